@@ -16,7 +16,7 @@ import browser  # noqa: E402
 
 OPEN_ALL = """() => {
   document.querySelectorAll('details:not([open])').forEach(d => d.open = true);
-  document.querySelectorAll('.toggle-hidden > .toggle-button, .toggle-hidden.toggle > button').forEach(b => b.click());
+  document.querySelectorAll('.toggle-hidden button.toggle-button').forEach(b => b.click());
 }"""
 
 
