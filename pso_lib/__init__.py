@@ -1,0 +1,27 @@
+"""pso_lib: layers that fold space, and the tools to see why very deep networks train.
+
+The companion library of the book *Folded Space: why very deep networks train*.
+Each module is one idea and imports only from the modules above it in this list:
+
+activations   continuous piecewise-affine functions, slopes and kinks known exactly
+symbolic      region Jacobians, orthogonality conditions and mirrors in sympy
+origami       pencils of creases, Kawasaki's condition, folded maps
+init          starting weights, in place, on a stack of layers
+layers        F(x) = alpha x + beta B^T sigma(A x + b)
+networks      lift, L layers, readout
+jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
+scale         smoke, quick or full: how much an experiment runs
+data          images on the device once
+training      a plain training loop
+plots         one look for all figures
+checks        what the exercises call
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("pso_lib")
+except PackageNotFoundError:  # a clone that was not installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__"]

@@ -1,0 +1,135 @@
+"""Deep networks: an affine lift, L layers of one width, an affine readout."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pso_lib import init
+from pso_lib.errors import require_choice, require_positive_int, require_shape
+from pso_lib.layers import kinds
+
+__all__ = ["DeepNetwork", "deep_network", "plain_network", "starts"]
+
+starts = {"he": init.kaiming_, "xavier": init.xavier_, "orthogonal": init.orthogonal_}
+
+
+class DeepNetwork(nn.Module):
+    """readout(F_L(… F_1(lift(x)))), for x of shape (..., d). Lift and readout may be left out.
+
+    Attributes:
+        layers: the L layers; ``depth`` is L and ``dim`` their common width n.
+        lift, readout: the first and last affine maps, or None.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], lift: nn.Module | None = None, readout: nn.Module | None = None):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        if not self.layers:
+            raise ValueError("layers is empty; a network needs at least one layer.")
+        widths = {layer.dim for layer in self.layers}
+        if len(widths) > 1:
+            raise ValueError(f"layers have different widths {sorted(widths)}; all must map R^n to the same R^n.")
+        self.lift, self.readout = lift, readout
+        self.depth, self.dim = len(self.layers), widths.pop()
+        if isinstance(lift, nn.Linear) and lift.out_features != self.dim:
+            raise ValueError(f"lift ends in dimension {lift.out_features}; the layers have width {self.dim}.")
+        if isinstance(readout, nn.Linear) and readout.in_features != self.dim:
+            raise ValueError(f"readout starts from dimension {readout.in_features}; the layers have width {self.dim}.")
+
+    def trunk(self, h: Tensor) -> Tensor:
+        """The layers alone: (..., n) to (..., n)."""
+        require_shape("h", h, self.dim)
+        for layer in self.layers:
+            h = layer(h)
+        return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.trunk(self.lift(x) if self.lift is not None else x)
+        return self.readout(h) if self.readout is not None else h
+
+    def states(self, x: Tensor) -> list[Tensor]:
+        """x_0, x_1, …, x_L: what enters the first layer and what leaves each, all (..., n)."""
+        states = [self.lift(x) if self.lift is not None else x]
+        for layer in self.layers:
+            states.append(layer(states[-1]))
+        return states
+
+    def extra_repr(self) -> str:
+        return f"depth={self.depth}, dim={self.dim}"
+
+
+def deep_network(
+    depth: int,
+    dim: int = 64,
+    *,
+    layer: str = "feedforward",
+    inputs: int | None = None,
+    classes: int | None = None,
+    ends: str = "orthogonal",
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device=None,
+    **layer_options,
+) -> DeepNetwork:
+    """A network of ``depth`` equal layers of width ``dim``.
+
+    Args:
+        layer: "feedforward", "residual", "fold" or "modified_feedforward"; ``layer_options`` go to it.
+        inputs: dimension of the data; None leaves out the lift.
+        classes: dimension of the output; None leaves out the readout.
+        ends: lift and readout with orthonormal rows or columns ("orthogonal", bias 0) or as
+            ``nn.Linear`` starts them ("default").
+    """
+    require_positive_int("depth", depth)
+    require_choice("layer", layer, kinds)
+    require_choice("ends", ends, ("orthogonal", "default"))
+    options = {"dtype": dtype, "device": device}
+    lift = _affine(inputs, dim, ends, generator, options, "inputs") if inputs is not None else None
+    layers = [kinds[layer](dim, generator=generator, **options, **layer_options) for _ in range(depth)]
+    readout = _affine(dim, classes, ends, generator, options, "classes") if classes is not None else None
+    return DeepNetwork(layers, lift, readout)
+
+
+def plain_network(
+    depth: int,
+    dim: int = 64,
+    *,
+    start: str = "he",
+    activation="relu",
+    generator: torch.Generator | None = None,
+    **options,
+) -> DeepNetwork:
+    """The textbook network: layers sigma(A x + b), one matrix each, started as ``start`` says.
+
+    ``start``: "he", "xavier" or "orthogonal" (times the activation's gain). Other options as in ``deep_network``.
+    """
+    require_choice("start", start, starts)
+    network = deep_network(
+        depth,
+        dim,
+        layer="feedforward",
+        outer="identity",
+        activation=activation,
+        generator=generator,
+        **options,
+    )
+    starts[start](network, generator=generator)
+    return network
+
+
+def _affine(rows_in: int, rows_out: int, ends: str, generator, options: dict, argument: str) -> nn.Linear:
+    require_positive_int(argument, rows_in if argument == "inputs" else rows_out)
+    affine = nn.Linear(rows_in, rows_out, **options)
+    with torch.no_grad():
+        if ends == "orthogonal":
+            affine.weight.copy_(init.haar(rows_out, rows_in, generator))
+            affine.bias.zero_()
+        else:  # nn.Linear's own rule, drawn again from the generator
+            bound = 1 / math.sqrt(rows_in)
+            for parameter in affine.parameters():
+                device = generator.device if generator is not None else None
+                draw = torch.rand(parameter.shape, dtype=torch.float64, device=device, generator=generator)
+                parameter.copy_((2 * draw - 1) * bound)
+    return affine
