@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import book  # noqa: E402
 import browser  # noqa: E402
+
+import book  # noqa: E402
 
 OPEN_ALL = """() => {
   document.querySelectorAll('details:not([open])').forEach(d => d.open = true);
@@ -37,9 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
                 page = context.new_page()
                 for name in names:
                     browser.visit(page, f"{address}/book/{name}.html")
+                    page.wait_for_timeout(500)
                     if options.open:
                         page.evaluate(OPEN_ALL)
-                        page.wait_for_timeout(300)
+                        page.wait_for_timeout(900)
                     tall = page.evaluate("document.documentElement.scrollHeight")
                     parts = range(0, tall, options.slice)
                     for number, top in enumerate(parts, 1):
