@@ -22,7 +22,7 @@ def wrong(message: str):
 
 
 def exercise(name: str) -> Callable:
-    """Register ``function(answer) -> str`` as the check of that name; what it returns is the praise-free "why"."""
+    """Register ``function(answer) -> str`` as the check of that name; what it returns is the reason it holds."""
 
     def register(function: Callable) -> Callable:
         if name in _registry:
@@ -50,6 +50,8 @@ def known() -> list[str]:
 def check(name: str, *answer) -> None:
     """Check an answer: print one line if it is right, raise ``Wrong`` with the likely mistake if not.
 
+    An answer that still is ``...`` only prints a reminder, so that an unsolved chapter runs to its end.
+
     Raises:
         Wrong: the answer is wrong, or fails when it is called.
         ValueError: no exercise has that name.
@@ -57,8 +59,11 @@ def check(name: str, *answer) -> None:
     _load()
     if name not in _registry:
         raise ValueError(f"no exercise is called {name!r}.{nearest(name, _registry)}")
-    if not answer or any(part is None or part is Ellipsis for part in answer):
-        wrong(f"{name}: there is no answer yet: replace the ... (a function must return its result).")
+    if any(part is Ellipsis for part in answer):
+        print(f"· {name}: no answer yet: replace the ...")
+        return
+    if not answer or any(part is None for part in answer):
+        wrong(f"{name}: the answer is None: a function must return its result.")
     try:
         why = _registry[name](*answer)
     except Wrong as error:
