@@ -47,7 +47,7 @@ METHODS = {
     "kept_folds": ("folds, kept orthogonal", _PURPLE, "--", "P"),
     "shared": ("shared orthogonal", _VERMILION, "-", "o"),
     "block": ("block", _ORANGE, "--", "s"),
-    "projection": ("projection", _GOLD, "-.", "^"),
+    "projection": ("projection", _GOLD, "-.", "X"),
 }
 
 # Eight pale grounds for regions, told apart by lightness as well as hue.
