@@ -4,8 +4,12 @@ The companion library of the book *Folded Space: why very deep networks train*.
 Each module is one idea and imports only from the modules above it in this list:
 
 activations   continuous piecewise-affine functions, slopes and kinks known exactly
-symbolic      region Jacobians, orthogonality conditions and mirrors in sympy
-origami       pencils of creases, Kawasaki's condition, folded maps
+symbolic      orthogonality conditions, rigidity and mirrors in sympy
+hinges        layers as sums of hinges, their affine pieces, exact
+regions       the regions of a plane network, as polygons
+arrangement   the cells of hyperplanes in any dimension
+folds         folded maps: one hidden layer that folds space, Theorem 4
+origami       pencils of creases, Kawasaki's condition, the normal form
 init          starting weights, in place, on a stack of layers
 layers        F(x) = alpha x + beta B^T sigma(A x + b)
 networks      lift, L layers, readout
