@@ -13,11 +13,10 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import labels  # noqa: E402
-import nbformat  # noqa: E402
+import labels
+import nbformat
 
-import book  # noqa: E402
+import book
 
 SETUP = """\
 # Set-up: takes pso_lib from this clone or installation; elsewhere (Colab) fetches it and leaves torch as it is.

@@ -6,7 +6,7 @@
     python tools/record.py --check              say which are stale, run nothing
     python tools/record.py --verify             run, write nothing, say which outputs would differ
 
-The scale is ``quick`` unless PSO_SCALE says otherwise. A second run with unchanged code leaves an empty diff.
+The code is formatted by ruff first. The scale is ``quick`` unless PSO_SCALE says otherwise. A second run with unchanged code leaves an empty diff.
 A chapter that fails leaves its file as it was.
 """
 
@@ -14,12 +14,16 @@ import argparse
 import hashlib
 import os
 import re
+import shutil
+import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import book  # noqa: E402
+import nbformat
+
+import book
 
 ROOT = book.ROOT
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -79,12 +83,27 @@ def tidied(output, number: int):
     return output
 
 
+def formatted(notebook, path: Path):
+    """The notebook with its code formatted as ruff formats the rest of the project; what ruff finds wrong is printed."""
+    if not shutil.which("ruff"):
+        return notebook
+    text, name = nbformat.writes(notebook), str(path if path.is_relative_to(ROOT) else ROOT / "book" / path.name)
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=ROOT)
+    done = run(["ruff", "format", "--stdin-filename", name, "-"], input=text)
+    if done.returncode:
+        raise ChapterFailed(f"ruff cannot read it: {done.stderr.strip()}")
+    found = run(["ruff", "check", "--output-format", "concise", "--stdin-filename", name, "-"], input=done.stdout)
+    if found.returncode:
+        print("   " + found.stdout.strip().replace("\n", "\n   "))
+    return nbformat.reads(done.stdout, as_version=4)
+
+
 def execute(path: Path, scale: str, timeout: int):
     """Run one chapter in a fresh kernel whose working directory is the chapter's folder."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    notebook = book.read(path)
+    notebook = formatted(book.read(path), path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

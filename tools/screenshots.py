@@ -10,10 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import browser  # noqa: E402
+import browser
 
-import book  # noqa: E402
+import book
 
 OPEN_ALL = """() => {
   document.querySelectorAll('details:not([open])').forEach(d => d.open = true);
