@@ -15,6 +15,8 @@ layers        F(x) = alpha x + beta B^T sigma(A x + b)
 networks      lift, L layers, readout
 jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
 scale         smoke, quick or full: how much an experiment runs
+image_files    pictures in class folders, in a tar, in idx files
+image_sources  where the data sets come from, and the download
 data          images on the device once
 training      a plain training loop
 plots         one look for all figures
