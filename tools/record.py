@@ -6,7 +6,8 @@
     python tools/record.py --check              say which are stale, run nothing
     python tools/record.py --verify             run, write nothing, say which outputs would differ
 
-The code is formatted by ruff first. The scale is ``quick`` unless PSO_SCALE says otherwise. A second run with unchanged code leaves an empty diff.
+The code is formatted by ruff first. The scale is ``quick`` unless PSO_SCALE says otherwise. A second run with
+unchanged code leaves an empty diff.
 A chapter that fails leaves its file as it was.
 """
 
@@ -84,7 +85,7 @@ def tidied(output, number: int):
 
 
 def formatted(notebook, path: Path):
-    """The notebook with its code formatted as ruff formats the rest of the project; what ruff finds wrong is printed."""
+    """The notebook with its code formatted as ruff formats the rest of the project; what ruff finds is printed."""
     if not shutil.which("ruff"):
         return notebook
     text, name = nbformat.writes(notebook), str(path if path.is_relative_to(ROOT) else ROOT / "book" / path.name)

@@ -1,4 +1,4 @@
-"""The built book and a browser. Without them the tests are skipped, and say what to do; PSO_REQUIRE_BROWSER=1 fails instead."""
+"""The built book and a browser. Without them the tests skip and say what to do; PSO_REQUIRE_BROWSER=1 fails instead."""
 
 import os
 
