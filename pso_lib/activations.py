@@ -31,11 +31,13 @@ __all__ = [
 ]
 
 
-def _exact(number) -> sp.Expr:
+def _exact(argument: str, number) -> sp.Expr:
     """A sympy number; floats and strings become the rational they are written as."""
-    number = sp.sympify(number, rational=True)
+    # sympify's own rational=True reads strings alone: a Python float would stay a float.
+    number = sp.sympify(repr(float(number)) if isinstance(number, float) else number, rational=True)
+    number = sp.nsimplify(number, rational=True) if number.has(sp.Float) else number
     if not number.is_number or not number.is_real:
-        raise ValueError(f"kinks and slopes must be real numbers, got {number!r}.")
+        raise ValueError(f"{argument} must be a real number, got {number!r}; give an int, '1/2', or a sympy number.")
     return number
 
 
@@ -80,8 +82,8 @@ class PiecewiseAffine(Activation):
 
     def __init__(self, name: str, kinks, slopes, at_zero=0):
         super().__init__(name)
-        self.kinks = tuple(_exact(k) for k in kinks)
-        self.slopes = tuple(_exact(s) for s in slopes)
+        self.kinks = tuple(_exact("kinks", k) for k in kinks)
+        self.slopes = tuple(_exact("slopes", s) for s in slopes)
         if len(self.slopes) != len(self.kinks) + 1:
             raise ValueError(
                 f"slopes has {len(self.slopes)} entries for {len(self.kinks)} kinks; give one slope more "
@@ -91,7 +93,7 @@ class PiecewiseAffine(Activation):
             raise ValueError(f"kinks must increase strictly, got {[str(k) for k in self.kinks]}; sort them.")
         # sigma(z) = slopes[0] z + constant + sum_i (slopes[i+1] - slopes[i]) relu(z - kinks[i])
         jumps = [b - a for a, b in zip(self.slopes, self.slopes[1:], strict=False)]
-        constant = _exact(at_zero)
+        constant = _exact("at_zero", at_zero)
         constant -= sum(j * max(-k, sp.Integer(0)) for j, k in zip(jumps, self.kinks, strict=True))
         self.constant = constant
         self._float_kinks = tuple(float(k) for k in self.kinks)
@@ -153,7 +155,7 @@ class PairFold(Activation):
 
     def __init__(self, name: str, angle):
         super().__init__(name)
-        self.angle = sp.sympify(angle)
+        self.angle = _exact("angle", angle)
         self.normal = (sp.cos(self.angle), sp.sin(self.angle))
         self._float_normal = tuple(float(c) for c in self.normal)
 
