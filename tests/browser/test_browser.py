@@ -19,7 +19,8 @@ STATE = """() => {
     titles: article.querySelectorAll('h1').length,
     formulas: article.querySelectorAll('.math').length,
     typeset: article.querySelectorAll('mjx-container').length,
-    errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error], mjx-container [style*="color: red"], .problematic, .system-message')]
+    errors: [...document.querySelectorAll(
+      'mjx-merror, [data-mjx-error], mjx-container [style*="color: red"], .problematic, .system-message')]
       .map(e => e.textContent.slice(0, 80)),
     sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     wide: [...article.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
