@@ -114,6 +114,7 @@ def execute(path: Path, scale: str, timeout: int):
         kernel_name=KERNELSPEC["name"],
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--log-level=40"],  # the kernel's own warnings say nothing about the chapter
         resources={"metadata": {"path": str(path.parent)}},
     )
     environment = {**os.environ, "PSO_SCALE": scale, "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
