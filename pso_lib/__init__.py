@@ -14,6 +14,7 @@ init          starting weights, in place, on a stack of layers
 layers        F(x) = alpha x + beta B^T sigma(A x + b)
 networks      lift, L layers, readout
 jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
+persistence   the subspace on which every layer keeps lengths; what happens between inputs
 scale         smoke, quick or full: how much an experiment runs
 image_files    pictures in class folders, in a tar, in idx files
 image_sources  where the data sets come from, and the download

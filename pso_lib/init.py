@@ -12,9 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from pso_lib.activations import Activation, PiecewiseAffine
-from pso_lib.errors import require_positive_int
+from pso_lib.errors import require_choice, require_positive_int
 
-__all__ = ["haar", "gaussian", "gain_of", "layers_of", "kaiming_", "xavier_", "orthogonal_"]
+__all__ = [
+    "haar",
+    "gaussian",
+    "gain_of",
+    "layers_of",
+    "kaiming_",
+    "xavier_",
+    "orthogonal_",
+    "looks_linear_",
+    "shared_orthogonal_",
+    "block_",
+    "projection_",
+]
 
 
 def haar(rows: int, columns: int, generator: torch.Generator | None = None) -> Tensor:
@@ -97,3 +109,93 @@ def orthogonal_(layers, gain: float | None = None, generator: torch.Generator | 
             B=haar(layer.hidden, layer.dim, generator) if layer.has_own_B else None,
             b=0.0,
         )
+
+
+def looks_linear_(layers, generator: torch.Generator | None = None) -> None:
+    """Balduzzi et al. (2017): A = [O, -O; -O, O] with a Haar matrix O of size n/2 in each layer, B = I, b = 0.
+
+    After the first layer the state is (z+, z-), the positive and the negative part of some z, and a layer
+    maps z to O z: half of the dimensions are carried isometrically. The first layer, which has gain
+    sqrt 2 on mirrored inputs, is divided by it. For ReLU and type A.
+    """
+    layers = layers_of(layers)
+    for index, layer in enumerate(layers):
+        if (
+            layer.hidden != layer.dim
+            or layer.alpha != 0
+            or layer.activation.name != "relu"
+            or layer.outer == "tied"
+            or layer.dim % 2
+        ):
+            raise ValueError(
+                f"looks_linear_ is for type A layers with ReLU, h = n even and B not tied to A, got {layer!r}; "
+                'use FeedForward(dim, outer="identity") with even dim.'
+            )
+        half = haar(layer.dim // 2, layer.dim // 2, generator)
+        A = torch.cat([torch.cat([half, -half], 1), torch.cat([-half, half], 1)])
+        own_B = torch.eye(layer.dim, dtype=torch.float64) if layer.has_own_B else None
+        layer.set_weights(A=A / math.sqrt(2) if index == 0 else A, B=own_B, b=0.0)
+
+
+def shared_orthogonal_(layers, generator: torch.Generator | None = None) -> None:
+    """A = B = Q, one Haar matrix Q for all layers, b = 0 (the name is that of Massucco, Murari and Schönlieb).
+
+    Type A with ReLU is then the metric projection onto the cone {x : Qx >= 0}, so F(F(x)) = F(x).
+    """
+    _start_sharing(layers, 0, "he", generator, rotate=False, residual_branch_is_shared=True)
+
+
+def block_(layers, k: int, *, blocks: str = "he", generator: torch.Generator | None = None) -> None:
+    """Isometric on the first n - k coordinates, ordinary on the last k; b = 0.
+
+    Type A: A = diag(Q, G), B = diag(Q, H) with one Haar matrix Q of size n - k for all layers and blocks
+    G, H of size k drawn for each. Type B: the same with 0 in place of B's Q, so the branch adds nothing to
+    the first n - k coordinates; k = 0 is then the identity. The name is that of Massucco, Murari and
+    Schönlieb, with k the dimension of the non-isometric subspace; the construction is ours.
+
+    Args:
+        k: 0 <= k <= n. Type A: k = 0 is ``shared_orthogonal_``, k = n the ordinary start of the blocks.
+        blocks: "he": G ~ N(0, gain^2 / k), H ~ N(0, 1 / k). "orthogonal": H = G, a Haar matrix.
+    """
+    _start_sharing(layers, k, blocks, generator, rotate=False)
+
+
+def projection_(layers, k: int, *, blocks: str = "he", generator: torch.Generator | None = None) -> None:
+    """``block_`` behind one Haar rotation R shared by all layers: A and B of the block start times R.
+
+    R^T diag(I, 0) R projects onto the isometric part. Arguments as in ``block_``.
+    """
+    _start_sharing(layers, k, blocks, generator, rotate=True)
+
+
+def _start_sharing(layers, k, blocks, generator, *, rotate: bool, residual_branch_is_shared: bool = False) -> None:
+    """A = diag(Q, G) R and B = diag(Q or 0, H) R: Q and R one draw for all layers, G and H one for each."""
+    require_choice("blocks", blocks, ("he", "orthogonal"))
+    layers = layers_of(layers)
+    n = layers[0].dim
+    if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= n:
+        raise ValueError(f"k must be an integer from 0 to the width {n}, got {k!r}.")
+    shared = haar(n - k, n - k, generator) if k < n else torch.zeros(0, 0, dtype=torch.float64)
+    rotation = haar(n, n, generator) if rotate else torch.eye(n, dtype=torch.float64).to(shared)
+    for layer in layers:
+        if layer.dim != n or layer.hidden != n:
+            raise ValueError(f"a shared start needs hidden == dim == {n} in every layer, got {layer!r}.")
+        if layer.outer == "identity":
+            raise ValueError('a shared start needs B: make the layers with outer="free" or outer="tied".')
+        outer = shared if layer.alpha == 0 or residual_branch_is_shared else 0 * shared
+        G, H = _blocks(k, blocks, gain_of(layer.activation), generator)
+        A, B = torch.block_diag(shared, G) @ rotation, torch.block_diag(outer, H) @ rotation
+        if layer.outer == "tied" and not torch.equal(A, B):
+            raise ValueError(
+                f'outer="tied" holds A and B equal, and the start asked for (k={k}, blocks={blocks!r}) does not; '
+                'use outer="free".'
+            )
+        layer.set_weights(A=A, B=B if layer.has_own_B else None, b=0.0)
+
+
+def _blocks(k: int, blocks: str, gain: float, generator) -> tuple[Tensor, Tensor]:
+    if k == 0:
+        return (torch.zeros(0, 0, dtype=torch.float64),) * 2
+    if blocks == "orthogonal":
+        return (haar(k, k, generator),) * 2
+    return gaussian(k, k, gain / math.sqrt(k), generator), gaussian(k, k, 1 / math.sqrt(k), generator)

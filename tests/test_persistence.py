@@ -1,0 +1,233 @@
+"""Starts that persist, the persistent subspace, and the bounds on the gradient (our Theorem 7)."""
+
+import pytest
+import torch
+
+from pso_lib import init
+from pso_lib.layers import Fold
+from pso_lib.networks import DeepNetwork, deep_network, plain_network
+from pso_lib.persistence import (
+    coherence,
+    gradient_bounds,
+    layer_jacobians,
+    persistent_dimension,
+    persistent_subspace,
+    separation,
+)
+
+N = 16
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def point(seed: int = 1, n: int = N) -> torch.Tensor:
+    return torch.randn(n, generator=seeded(seed), dtype=torch.float64)
+
+
+def started(start, depth=50, seed=0, kind="feedforward", n=N, beta=None, outer="free", **options) -> DeepNetwork:
+    g = seeded(seed)
+    layer_options = {} if beta is None else {"beta": beta}
+    network = deep_network(depth, n, layer=kind, outer=outer, generator=g, dtype=torch.float64, **layer_options)
+    start(network, generator=g, **options)
+    return network
+
+
+def active(network, x, isometric: int) -> int:
+    """Units of the shared part that fire at x."""
+    return int((network.layers[0].preactivation(x)[:isometric] > 0).sum())
+
+
+# The starts
+
+
+@pytest.mark.parametrize("depth", [5, 50, 200])
+def test_shared_type_a_carries_its_active_units(depth):
+    network, x = started(init.shared_orthogonal_, depth), point()
+    found = persistent_subspace(network, x)
+    assert found.dimension == active(network, x, N)
+    Q = network.layers[0].A.detach()
+    declared = Q[network.layers[0].preactivation(x) > 0].T  # the rows q_i with q_i x > 0
+    torch.testing.assert_close(found.basis @ found.basis.T, declared @ declared.T, rtol=0, atol=1e-10)
+
+
+def test_shared_type_a_is_a_projection():
+    layer = started(init.shared_orthogonal_, 1).layers[0]
+    x = torch.randn(50, N, generator=seeded(2), dtype=torch.float64)
+    torch.testing.assert_close(layer(layer(x)), layer(x), rtol=0, atol=1e-13)
+    # the metric projection onto {x : Qx >= 0}: no point of the cone is nearer
+    cone = torch.randn(500, N, generator=seeded(3), dtype=torch.float64).abs() @ layer.A
+    assert ((x - layer(x)).norm(dim=1) <= torch.cdist(x, cone).amin(1) + 1e-12).all()
+
+
+@pytest.mark.parametrize("depth", [5, 50, 200])
+@pytest.mark.parametrize("start", [init.block_, init.projection_])
+@pytest.mark.parametrize("k", [1, 5, N - 1])
+def test_type_a_block_and_projection(start, k, depth):
+    network, x = started(start, depth, k=k), point()
+    assert persistent_dimension(network, x[None]).item() == active(network, x, N - k)
+
+
+@pytest.mark.parametrize("start", [init.block_, init.projection_])
+@pytest.mark.parametrize("k", [0, 1, 5, N - 1])
+@pytest.mark.parametrize("blocks, beta", [("orthogonal", -1.0), ("orthogonal", -2.0), ("he", 1.0)])
+def test_type_b_block_and_projection(start, k, blocks, beta):
+    network = started(start, 200, kind="residual", beta=beta, k=k, blocks=blocks)
+    expected = N if k == 0 or beta == -2.0 else N - k
+    found = persistent_subspace(network, point()).dimension
+    # at beta = -1 the branch projects: directions whose units never fire persist as well
+    assert found == expected if beta != -1.0 else N - k <= found < N or k == 0
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_the_declared_subspace_is_isometric_layer_by_layer(k):
+    """Also where the complement explodes: type B, He blocks, beta = +1."""
+    network = started(init.projection_, 200, kind="residual", beta=1.0, k=k)
+    found = persistent_subspace(network, point())
+    J = layer_jacobians(network, point()[None])[:, 0]
+    for layer in range(200):
+        V = found.carried[layer]
+        assert ((J[layer] @ V).T @ (J[layer] @ V) - torch.eye(V.shape[1], dtype=torch.float64)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("depth", [5, 50, 200])
+@pytest.mark.parametrize(
+    "kind, start, options",
+    [
+        ("feedforward", init.shared_orthogonal_, {}),
+        ("residual", init.shared_orthogonal_, {"beta": -2.0}),
+        ("residual", init.shared_orthogonal_, {"beta": -1.0}),
+        ("feedforward", init.block_, {"k": 5, "blocks": "orthogonal"}),
+        ("feedforward", init.projection_, {"k": 5, "blocks": "orthogonal"}),
+        ("residual", init.block_, {"k": 5, "blocks": "orthogonal", "beta": -1.0}),
+        ("residual", init.projection_, {"k": 5, "blocks": "orthogonal", "beta": -2.0}),
+    ],
+)
+def test_non_expansive_starts_are_isometric_on_their_subspace(depth, kind, start, options):
+    network = started(start, depth, kind=kind, **options)
+    J = layer_jacobians(network, point()[None])[:, 0]
+    G = torch.eye(N, dtype=torch.float64)
+    V = persistent_subspace(network, point()).basis
+    for step in J:
+        G = step @ G
+        assert torch.linalg.matrix_norm(step, 2) < 1 + 1e-12
+        assert (G.T @ (G @ V) - V).abs().max() < 1e-12
+    ones = int((torch.linalg.svdvals(G) > 1 - 1e-9).sum())
+    assert V.shape[1] == ones  # all |J| <= 1: the dimension counts the singular values 1
+
+
+def test_shared_residual_limits():
+    x = point()
+    assert persistent_dimension(started(init.shared_orthogonal_, kind="residual", beta=-2.0), x[None]).item() == N
+    network = started(init.shared_orthogonal_, kind="residual", beta=-1.0)
+    assert persistent_dimension(network, x[None]).item() == N - active(network, x, N)
+
+
+def test_looks_linear_is_an_instance():
+    for depth in (1, 50, 200):
+        network = started(init.looks_linear_, depth, outer="identity")
+        assert persistent_dimension(network, point()[None]).item() == N // 2
+    states = network.states(point()[None])
+    z = [state[:, : N // 2] - state[:, N // 2 :] for state in states[1:]]  # (z+, z-) stands for z
+    O = network.layers[1].A.detach()[: N // 2, : N // 2]
+    torch.testing.assert_close(z[1], z[0] @ O.T)
+
+
+@pytest.mark.parametrize("start", ["he", "orthogonal"])
+def test_ordinary_starts_have_no_persistent_subspace(start):
+    network = plain_network(50, 64, start=start, generator=seeded(), dtype=torch.float64)
+    x = torch.randn(3, 64, generator=seeded(1), dtype=torch.float64)
+    assert persistent_dimension(network, x).tolist() == [0, 0, 0]
+
+
+def test_limits_of_k():
+    shared, block = started(init.shared_orthogonal_), started(init.block_, k=0)
+    for a, b in zip(shared.parameters(), block.parameters(), strict=True):
+        assert torch.equal(a, b)
+    ordinary = started(init.block_, k=N)
+    assert not torch.equal(ordinary.layers[0].A, ordinary.layers[1].A)
+    assert persistent_dimension(ordinary, point()[None]).item() == 0
+
+
+@pytest.mark.parametrize("start", [init.shared_orthogonal_, init.block_, init.projection_])
+def test_the_generator_decides(start):
+    options = {} if start is init.shared_orthogonal_ else {"k": 4}
+    first, again, other = (started(start, seed=s, **options).layers[0].A for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    "call, parts",
+    [
+        (lambda: init.block_(deep_network(2, 4), 5), ["k", "0 to the width 4", "5"]),
+        (lambda: init.block_(deep_network(2, 4), 1.0), ["1.0"]),
+        (lambda: init.block_(deep_network(2, 4), 2, blocks="hee"), ["Did you mean 'he'"]),
+        (lambda: init.shared_orthogonal_(plain_network(2, 4)), ['outer="free"']),
+        (lambda: init.block_(deep_network(2, 4, outer="tied"), 2), ["tied", "k=2"]),
+        (lambda: init.shared_orthogonal_(deep_network(2, 4, hidden=3)), ["hidden == dim == 4"]),
+        (lambda: init.looks_linear_(plain_network(2, 5)), ["even"]),
+        (lambda: init.looks_linear_(deep_network(2, 4, layer="residual")), ["type A"]),
+        (lambda: persistent_subspace(deep_network(2, 4), torch.ones(2, 4)), ["(2, 4)", "one input"]),
+        (lambda: separation(deep_network(2, 4), torch.ones(1, 4)), ["N >= 2"]),
+    ],
+)
+def test_bad_input_names_the_remedy(call, parts):
+    with pytest.raises(ValueError) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# Theorem 7
+
+
+@pytest.mark.parametrize(
+    "kind, beta, blocks", [("feedforward", None, "he"), ("residual", -1.0, "orthogonal"), ("residual", 1.0, "he")]
+)
+def test_gradient_bounds(kind, beta, blocks):
+    network = started(init.projection_, 20, kind=kind, beta=beta, k=5, blocks=blocks)
+    x = torch.randn(5, N, generator=seeded(4), dtype=torch.float64)
+    bounds = gradient_bounds(network, x, torch.randn(5, N, generator=seeded(5), dtype=torch.float64))
+    assert (bounds.lower > 0.1).all()
+    assert (bounds.lower <= bounds.value * (1 + 1e-9)).all()
+    assert (bounds.value[bounds.no_layer_stretches] <= bounds.upper[bounds.no_layer_stretches] * (1 + 1e-9)).all()
+    assert bounds.no_layer_stretches.all() == (blocks == "orthogonal")
+
+
+def test_the_upper_bound_needs_its_hypothesis():
+    network = started(init.projection_, 50, kind="residual", beta=1.0, k=5)
+    x = torch.randn(3, N, generator=seeded(4), dtype=torch.float64)
+    bounds = gradient_bounds(network, x, torch.randn(3, N, generator=seeded(5), dtype=torch.float64))
+    assert not bounds.no_layer_stretches.any() and (bounds.value > 10 * bounds.upper).all()
+
+
+def test_bounds_are_tight_for_folds():
+    network = deep_network(20, N, layer="fold", generator=seeded(), dtype=torch.float64)
+    x, g = (torch.randn(3, N, generator=seeded(s), dtype=torch.float64) for s in (6, 7))
+    bounds = gradient_bounds(network, x, g)
+    torch.testing.assert_close(bounds.lower, bounds.upper)
+    torch.testing.assert_close(bounds.value, bounds.upper)
+
+
+def test_every_layer_isometric_somewhere_and_nothing_persists():
+    """Two layers that each keep a line, not the same one."""
+    first, second = (Fold(2, orthogonal="no", dtype=torch.float64) for _ in "ab")
+    first.set_weights(A=torch.tensor([[1.0, 0], [0, 0]]) / 2**0.5)  # x_1 -> 0 for x_1 > 0, keeps x_2
+    second.set_weights(A=torch.tensor([[0.0, 0], [0, 1]]) / 2**0.5)
+    x = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    assert persistent_subspace(DeepNetwork([first]), x).dimension == 1
+    assert persistent_subspace(DeepNetwork([second]), x).dimension == 1
+    assert persistent_subspace(DeepNetwork([first, second]), x).dimension == 0
+
+
+# Between inputs
+
+
+def test_separation_and_coherence_tell_shared_from_independent_folds():
+    x = torch.randn(12, 64, generator=seeded(8), dtype=torch.float64)
+    independent = deep_network(100, 64, layer="fold", generator=seeded(), dtype=torch.float64)
+    shared = started(init.shared_orthogonal_, 100, n=64, kind="residual", beta=-2.0)
+    assert separation(independent, x)[-1] < 0.2 < 0.5 < separation(shared, x)[-1]
+    projected = started(init.projection_, 100, n=64, kind="residual", beta=-1.0, k=8, blocks="orthogonal")
+    assert coherence(projected, x)[-1] > 0.9 and coherence(independent, x)[-1].abs() < 0.1
