@@ -58,7 +58,7 @@ class Layer(nn.Module):
         require_choice("orthogonal", orthogonal, ("no", "start", "always"))
         if outer == "identity" and hidden != dim:
             raise ValueError(
-                f'outer="identity" needs hidden == dim, got hidden={hidden}, dim={dim}; drop hidden or use outer="free".'
+                f'outer="identity" needs hidden == dim, got hidden={hidden}, dim={dim}; drop hidden or use outer="free"'
             )
         if orthogonal != "no" and outer == "tied" and hidden > dim:
             raise ValueError(
