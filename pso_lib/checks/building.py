@@ -44,7 +44,7 @@ def _untouched(untouched) -> str:
     return "h creases, and every direction perpendicular to the rows of A keeps its coordinate"
 
 
-@exercise("leaky-fold")
+@exercise("leaky-layer")
 def _leaky(make) -> str:
     """``make(n, s, generator)`` returns a float64 ``Layer`` with LeakyReLU of slope s and orthogonal Jacobian."""
     for n, s in ((5, 0.1), (8, 0.5)):
@@ -84,7 +84,7 @@ def _leaky(make) -> str:
 @exercise("repair-weights")
 def _repair(repair) -> str:
     """``repair(A)`` takes nearly orthonormal rows, (h, n) float64, to exactly orthonormal ones nearby."""
-    for h, n in ((16, 16), (5, 12)):
+    for h, n in ((5, 12), (16, 16)):
         rough = haar(h, n, _seeded(h)).float().double()
         given = rough.clone()
         A = require_shape_like(repair(rough), (h, n), f"for A of shape {(h, n)} the repaired matrix")
@@ -118,19 +118,16 @@ def _wide(A, b, x) -> str:
         wrong(f"for A of shape {(h, n)}, b must have shape ({h},) and x ({n},).")
     if h <= n:
         wrong(f"A is {h} × {n}; the question is about more rows than columns.")
-    if isometry_error(A) > 1e-9:
-        hint = (
-            " You made the rows unit vectors; divide A by more."
-            if torch.allclose(A.norm(dim=1), A.new_ones(()))
-            else ""
-        )
+    if isometry_error(A) > 1e-6:
+        unit_rows = torch.allclose(A.norm(dim=1), A.new_ones(()))
+        hint = " You made the rows unit vectors; divide A by more." if unit_rows else ""
         wrong(f"the columns of A are not orthonormal: max |A^T A - I| is {isometry_error(A).item():.2g}.{hint}")
     layer = Layer(n, h, alpha=1, beta=-2, outer="tied", dtype=torch.float64)
     layer.set_weights(A=A, b=b)
     if kink_margin(layer, x[None]).item() < 1e-9:
         wrong("x lies on a crease, where there is no Jacobian; move it or the biases a little.")
     smallest = singular_values(jacobian(layer, x[None], on_kink="ignore"))[0, -1].item()
-    if smallest > 1e-9:
+    if smallest > 1e-6:
         active = int((A @ x + b > 0).sum())
         wrong(
             f"the smallest singular value at x is {smallest:.3g}, not 0. {active} of {h} units are active there; "
