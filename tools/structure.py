@@ -146,6 +146,8 @@ def is_constant(node) -> bool:
 def outputs(notebook) -> list[str]:
     """Stored outputs: there where the cell shows something, none an error, nothing of this run or this machine."""
     found = []
+    if not any(cell.execution_count for cell in code_cells(notebook)):
+        return ["was never executed; run tools/record.py"] if code_cells(notebook) else []
     for number, cell in enumerate(code_cells(notebook), 1):
         name = f"code cell {number}"
         if cell.execution_count is None:
