@@ -52,19 +52,19 @@ class Kawasaki:
     @property
     def holds(self) -> bool:
         """Whether one hidden layer can fold the pencil: a single crease, or even with sum pi/2."""
-        return len(self.angles) == 1 or (self.alternating_sum is not None and self.defect == 0)
+        return len(self.angles) == 1 or (self.alternating_sum is not None and sign(self.defect) == 0)
 
     @property
     def defect(self) -> sp.Expr | None:
         """The alternating sum minus pi/2; None for an odd pencil."""
-        return None if self.alternating_sum is None else sp.simplify(self.alternating_sum - sp.pi / 2)
+        return None if self.alternating_sum is None else sp.expand(self.alternating_sum - sp.pi / 2)
 
 
 def _angle(value) -> sp.Expr:
     angle = exact_matrix("angles", [value])[0]
     if not angle.is_real or angle.free_symbols:
         raise ValueError(f"angles holds {angle}; give real sympy numbers in radians, such as sympy.rad(30).")
-    return sp.simplify(angle - sp.pi * sp.floor(angle / sp.pi))
+    return sp.expand(angle - sp.pi * sp.floor(angle / sp.pi))
 
 
 def kawasaki(angles: Sequence) -> Kawasaki:
@@ -73,14 +73,14 @@ def kawasaki(angles: Sequence) -> Kawasaki:
     Raises:
         ValueError: floats, symbols, no angle, or the same crease twice.
     """
-    found = sorted((_angle(a) for a in angles), key=lambda a: a.evalf(30))
+    found = sorted(map(_angle, angles), key=float)
     if not found:
         raise ValueError("angles is empty; give at least one normal.")
     if any(sign(q - p) == 0 for p, q in zip(found, found[1:], strict=False)):
         raise ValueError(f"angles {found} name a crease twice (they count modulo pi); give each once.")
-    sectors = [sp.simplify(q - p) for p, q in zip(found, [*found[1:], found[0] + sp.pi], strict=True)]
+    sectors = [sp.expand(q - p) for p, q in zip(found, [*found[1:], found[0] + sp.pi], strict=True)]
     even = len(found) % 2 == 0
-    return Kawasaki(tuple(found), tuple(sectors), sp.simplify(sum(sectors[::2])) if even else None)
+    return Kawasaki(tuple(found), tuple(sectors), sp.expand(sum(sectors[::2])) if even else None)
 
 
 def unit_normal(angle) -> sp.Matrix:
@@ -129,16 +129,15 @@ def kawasaki_completion(angles: Sequence) -> list[sp.Expr]:
     given = kawasaki(angles)
     if len(given.angles) % 2 == 0:
         raise ValueError(f"angles holds {len(given.angles)} normals; give an odd number, the last one makes it even.")
-    found = []
+    found, x = [], sp.Symbol("x")
     for place in range(1, len(given.angles) + 1):
         # With x behind the first `place` normals the alternating sum is affine in x, with slope +-1.
-        x = sp.Symbol("x")
         row = [*given.angles[:place], x, *given.angles[place:]]
         (root,) = sp.solve(sum(q - p for p, q in zip(row[::2], row[1::2], strict=True)) - sp.pi / 2, x)
         low, high = row[place - 1], row[place + 1] if place + 1 < len(row) else row[0] + sp.pi
         if sign(root - low) > 0 and sign(high - root) > 0:
             found.append(_angle(root))
-    return sorted(found, key=lambda a: a.evalf(30))
+    return sorted(found, key=float)
 
 
 def fold_pencil(angles: Sequence) -> FoldedMap:
@@ -168,7 +167,7 @@ def _why(state: Kawasaki) -> str:
             "but the two halves of a crease need different directions v, and a unit has one. Add or remove a crease "
             "(kawasaki_completion finds one)."
         )
-    rule = "two creases that cross must be perpendicular" if len(state.angles) == 2 else "Kawasaki's condition"
+    rule = "the rule that two creases cross at 90°" if len(state.angles) == 2 else "Kawasaki's condition"
     return (
         f"creases with normals at {names} break {rule}: the alternating sum of angles is "
         f"{sp.deg(state.alternating_sum)}°, not 90°; it is off by {sp.deg(state.defect)}°."

@@ -26,7 +26,7 @@ from pso_lib.origami import (
 )
 from pso_lib.symbolic import reflection, sign
 
-GOOD = [(0, 90), (10,), (0, 45, 90, 135), (0, 30, 50, 110), (20, 65, 110, 155), (0, 15, 60, 90, 105, 150)]
+GOOD = [(0, 90), (10,), (0, 45, 90, 135), (0, 30, 50, 110), (0, 15, 60, 90, 105, 150)]
 BAD = {(0, 80): 0.684, (0, 60, 120): 6.0, (0, 30, 50, 100): 0.684}
 
 
@@ -102,8 +102,9 @@ def test_pencils_that_do_not_fold_and_by_how_much(angles):
         fold_pencil(degrees(*angles))
     forced = fold(sp.eye(2), normals)
     assert isometry_error(forced, points(2)) == pytest.approx(BAD[angles], abs=1e-3)
-    largest = max(float(failure.size) for failure in forced.failures())
-    assert largest == pytest.approx(BAD[angles], abs=1e-3)
+    largest = max((failure.size for failure in forced.failures()), key=float)
+    exact = 6 if len(angles) == 3 else 2 * sp.sin(sp.pi / 9)
+    assert sign(largest - exact) == 0
     assert forced.crease_failures() and not any(crossing.holds for crossing in crossings(normals))
 
 
@@ -138,8 +139,8 @@ def test_completion():
     with pytest.raises(ValueError, match="odd number"):
         kawasaki_completion(degrees(0, 90))
     source = random.Random(0)
-    for count in (1, 3, 5, 7):
-        for _ in range(5):
+    for count in (1, 3, 5):
+        for _ in range(3):
             angles = [sp.rad(a) for a in source.sample(range(180), count)]
             completions = kawasaki_completion(angles)
             assert 1 <= len(completions) <= count and len(completions) % 2 == 1
@@ -197,9 +198,10 @@ def test_theorem_4_the_iff_for_any_directions(n):
         regions_fail, creases_fail = built.failures() != [], built.crease_failures() != []
         assert regions_fail == creases_fail == bool(trial % 3) == (not built.is_orthogonal)
         assert (isometry_error(built, points(n)) > 1e-9) == regions_fail
-    # A wrong M alone: every region is wrong, though every facet may bend by the right amount.
-    wrong = FoldedMap.build(2 * sp.eye(n), [[1] + [0] * (n - 1)], None, [[-2] + [0] * (n - 1)])
-    assert len(wrong.failures()) == 2
+    if n > 1:  # a right bend and a wrong M: one region must be orthogonal as well
+        M = sp.diag(1, *[2] * (n - 1))
+        wrong = FoldedMap.build(M, [[1] + [0] * (n - 1)], None, [[-2] + [0] * (n - 1)])
+        assert wrong.crease_failures() == [] and len(wrong.failures()) == 2
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -229,6 +231,12 @@ def test_perpendicular_creases_fold_and_have_the_normal_form(n):
         assert tilted.failures() and not all(c.holds for c in crossings(normals, offsets))
         with pytest.raises(NotFlatFoldable, match="perpendicular"):
             normal_form(tilted)
+
+
+def test_crossings_list_creases_by_angle_and_skip_parallel_ones():
+    (crossing,) = crossings([[0, 1], [1, 0], [1, 1], [-1, 1]])
+    assert crossing.creases == (0, 2, 1, 3) and crossing.holds
+    assert crossings([[1, 2], [2, 4]], [0, 1]) == []
 
 
 def test_a_pencil_times_lines_in_space():

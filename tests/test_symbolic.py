@@ -203,6 +203,14 @@ def test_lemma_2_numerically_in_dimension_7(dtype):
     assert error(v + 0.05 * torch.randn(v.shape, generator=generator, dtype=dtype)).min() > 1e-3
 
 
+def test_the_conditions_see_angles_as_well_as_lengths():
+    third, fifth = sp.Rational(3, 5), sp.Rational(4, 5)
+    assert jacobian_conditions([[third, -fifth], [fifth, third]]) == []
+    assert jacobian_conditions([[1, third], [0, fifth]]) == [third]  # unit columns, not perpendicular
+    assert jacobian_conditions([[2, 0], [0, 1]]) == [3]
+    assert jacobian_conditions([[1, 0]]) == [-1]  # m < n: no isometry
+
+
 def test_mirror_errors():
     with pytest.raises(ValueError, match="not orthogonal"):
         mirror_solutions([[1, 1], [0, 1]], [1, 0])
