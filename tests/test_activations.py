@@ -38,6 +38,12 @@ def test_torch_equals_sympy_at_rational_points_and_at_kinks(sigma):
     assert not sigma.sympy(symbol).has(sp.Float)
 
 
+def test_the_value_at_zero_is_the_one_asked_for():
+    values = ["1/5", -1, 0, 0, 2, 0, 1, 0, 0]
+    for sigma, value in zip(CUSTOM, values, strict=True):
+        assert sigma.sympy(sp.Integer(0)) == sp.Rational(value)
+
+
 @pytest.mark.parametrize("sigma", piecewise(), ids=lambda s: s.name)
 def test_slopes_are_the_derivative_and_the_left_one_at_kinks(sigma):
     z = torch.tensor([float(p) + 1 / 29 for p in POINTS], dtype=torch.float64, requires_grad=True)

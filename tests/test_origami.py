@@ -109,7 +109,7 @@ def test_pencils_that_do_not_fold_and_by_how_much(angles):
 
 
 def test_the_error_says_which_condition_fails_and_by_how_much():
-    with pytest.raises(NotFlatFoldable, match="perpendicular.* 80°, not 90°; it is off by -10°"):
+    with pytest.raises(NotFlatFoldable, match="cross at 90°.* 80°, not 90°; it is off by -10°"):
         fold_pencil(degrees(0, 80))
     with pytest.raises(NotFlatFoldable, match="3 creases .* an odd number"):
         fold_pencil(degrees(0, 60, 120))
