@@ -1,0 +1,78 @@
+"""The checks of the chapter on depth accept the solution and name each likely mistake."""
+
+import math
+
+import pytest
+import sympy as sp
+
+from pso_lib.checks import Wrong, check
+
+n = sp.symbols("n", positive=True)
+
+
+def fold(c):
+    return 2 / math.pi * (math.sqrt(1 - c * c) + c * math.asin(c))
+
+
+def leaky(c, s):
+    a, b = (1 + s) ** 2, (1 - s) ** 2
+    return (a * c + b * fold(c)) / (a + b)
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("stable-rank-by-hand", 2),
+        ("stable-rank-by-hand", sp.Rational(18, 9)),
+        ("he-layer-variance", 5 / n),
+        ("he-layer-variance", 5 / sp.Symbol("n")),
+        ("leaky-correlation-map", leaky),
+        ("width-for-depth", (2560, 1280)),
+        ("tanh-gain", 1.0),
+    ],
+)
+def test_a_right_answer_is_accepted(name, answer, capsys):
+    check(name, answer)
+    assert capsys.readouterr().out.startswith(f"✓ {name}: ")
+
+
+@pytest.mark.parametrize(
+    "name, answer, part",
+    [
+        ("stable-rank-by-hand", 4, "That is the rank"),
+        ("stable-rank-by-hand", 8 / 3, "add their squares"),
+        ("stable-rank-by-hand", 6, "divide by its square"),
+        ("stable-rank-by-hand", 18, "divide it by the largest"),
+        ("stable-rank-by-hand", math.sqrt(2), "square it"),
+        ("stable-rank-by-hand", 1, "off by"),
+        ("he-layer-variance", 6 / n, "subtract its squared mean"),
+        ("he-layer-variance", 5, "variance of one term"),
+        ("he-layer-variance", 5 * n, "That is the sum's variance"),
+        ("he-layer-variance", 2 / n, "without ReLU"),
+        ("he-layer-variance", 11 / n, "half of the units are silent"),
+        ("he-layer-variance", sp.sqrt(5 / n), "standard deviation"),
+        ("he-layer-variance", -5 / (2 * n), "E log q"),
+        ("he-layer-variance", 7 / n, "not equal"),
+        ("he-layer-variance", 5 / (n * sp.Symbol("z")), "several symbols"),
+        ("leaky-correlation-map", 0.5, "give a function"),
+        ("leaky-correlation-map", lambda c, s: (1 + s) / 2 * c + (1 - s) / 2 * fold(c), "by their squares"),
+        ("leaky-correlation-map", lambda c, s: ((1 + s) ** 2 * c + (1 - s) ** 2 * fold(c)) / 4, "divide by its value"),
+        ("leaky-correlation-map", lambda c, s: leaky(c, -s), "You exchanged"),
+        ("leaky-correlation-map", lambda c, s: leaky(c, 0), "the slope s does not enter"),
+        ("leaky-correlation-map", lambda c, s: c, "off by"),
+        ("width-for-depth", (1280, 2560), "exchanged"),
+        ("width-for-depth", (2560, 2560), "He's"),
+        ("width-for-depth", (2560, 5120), "half as much"),
+        ("width-for-depth", (1.6, 0.8), "the wrong way"),
+        ("width-for-depth", 2560, "shape"),
+        ("tanh-gain", 0.9, "Raise the gain"),
+        ("tanh-gain", 0.01, "Raise the gain"),
+        ("tanh-gain", 5 / 3, "Lower the gain"),
+        ("tanh-gain", -1.0, "above 0"),
+        ("tanh-gain", math.nan, "finite"),
+    ],
+)
+def test_a_wrong_answer_is_named(name, answer, part):
+    with pytest.raises(Wrong, match=f"^{name}: ") as caught:
+        check(name, answer)
+    assert part in str(caught.value)
