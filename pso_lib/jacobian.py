@@ -6,6 +6,7 @@ flagged. Kinks are found for the activations of ``pso_lib`` and for torch's own 
 modules; an activation called as a bare function, or a max-pooling, is not seen.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -55,7 +56,7 @@ def jacobian(
     forward = x.shape[1] <= outputs
     transform = jacfwd if forward else jacrev
     chunk = chunk_size or max(1, _CHUNK_ELEMENTS // (x.shape[1] * outputs))
-    with torch.no_grad():  # else a graph over the weights is kept for every chunk
+    with _transforms():
         J = vmap(transform(f), chunk_size=chunk)(x)
     if on_kink == "ignore":
         return J
@@ -67,7 +68,7 @@ def jacobian(
         raise ValueError(
             f"x: {len(rows)} of {len(x)} inputs lie on a kink to within {x.dtype} rounding (rows {rows[:5]}"
             f"{', …' if len(rows) > 5 else ''}), where the Jacobian does not exist. Move them, "
-            'use float64, or pass on_kink="flag" to get a mask.'
+            f'{"" if x.dtype == torch.float64 else "use float64, "}or pass on_kink="flag" to get a mask.'
         )
     return J
 
@@ -88,7 +89,7 @@ def cumulative_jacobians(network, x: Tensor, *, chunk_size: int | None = None) -
             out.append(h)
         return torch.stack(out)  # (L, n)
 
-    with torch.no_grad():
+    with _transforms():
         return vmap(jacfwd(states), chunk_size=chunk)(x).transpose(0, 1)
 
 
@@ -175,7 +176,7 @@ def _on_kink(f, x: Tensor) -> Tensor:
 
 def _offsets_and_gradients(f, x: Tensor, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """z - kink for all U units, (N, U), and the norms of their gradients by x, (N, U)."""
-    with torch.no_grad(), _recorded_offsets(f) as record:
+    with _transforms(), _recorded_offsets(f) as record:
 
         def offsets(point: Tensor) -> tuple[Tensor, Tensor]:
             record.clear()
@@ -192,6 +193,16 @@ def _offsets_and_gradients(f, x: Tensor, chunk_size: int | None) -> tuple[Tensor
 
         values, norms = vmap(one, chunk_size=chunk)(x)
     return values, norms
+
+
+@contextmanager
+def _transforms() -> Iterator[None]:
+    """How every transform runs: without a graph over the weights, which each chunk would keep, and without
+    the deprecation warning that torch raises at its own first forward-mode call."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        yield
 
 
 @contextmanager

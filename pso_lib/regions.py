@@ -92,7 +92,8 @@ def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None,
     """
     require_choice("number", number, ("exact", "float"))
     exact = number == "exact"
-    layers = [layers] if isinstance(layers, (HingedLayer, torch.nn.Module)) else list(layers)
+    one = isinstance(layers, HingedLayer | torch.nn.Module) and not isinstance(layers, torch.nn.ModuleList)
+    layers = [layers] if one else list(layers)
     layers = [_arrays(layer, exact) for layer in layers]
     (left, right), (bottom, top) = box
     corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
