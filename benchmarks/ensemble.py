@@ -21,6 +21,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from pso_lib.ensemble import Ensemble, _Run
+from pso_lib.init import shared_orthogonal_
 from pso_lib.networks import deep_network
 
 WIDTH, BATCH, INPUTS, CLASSES, IMAGES, RATE = 64, 128, 784, 10, 4096, 1e-5
@@ -36,8 +37,9 @@ def layer_flops(depth: int) -> float:
 def networks(count: int, depth: int, device) -> list:
     def one(seed: int):
         generator = torch.Generator().manual_seed(seed)
-        options = {"inputs": INPUTS, "classes": CLASSES, "generator": generator, "orthogonal": "start"}
-        return deep_network(depth, WIDTH, layer="residual", beta=-2.0, **options).to(device)
+        network = deep_network(depth, WIDTH, layer="residual", beta=-2.0, inputs=INPUTS, classes=CLASSES)
+        shared_orthogonal_(network, generator)  # other starts overflow at this depth, and numbers lost cost less time
+        return network.to(device)
 
     return [one(seed) for seed in range(count)]
 

@@ -8,7 +8,7 @@ symbolic      orthogonality conditions, rigidity and mirrors in sympy
 hinges        layers as sums of hinges, their affine pieces, exact
 regions       the regions of a plane network, as polygons
 arrangement   the cells of hyperplanes in any dimension
-folds         folded maps: one hidden layer that folds space, Theorem 4
+folds         folded maps: one hidden layer that folds space
 origami       pencils of creases, Kawasaki's condition, the normal form
 init          starting weights, in place, on a stack of layers
 layers        F(x) = alpha x + beta B^T sigma(A x + b)
@@ -16,10 +16,12 @@ networks      lift, L layers, readout
 jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
 persistence   the subspace on which every layer keeps lengths; what happens between inputs
 scale         smoke, quick or full: how much an experiment runs
-image_files    pictures in class folders, in a tar, in idx files
-image_sources  where the data sets come from, and the download
+image_files   pictures in class folders, in a tar, in idx files
+image_sources where the data sets come from, and the download
 data          images on the device once
 training      a plain training loop
+ensemble      many networks of one shape in one pass (stacked: its buffers and its step)
+experiments   named experiments as data; run, resume, record, load
 plots         one look for all figures
 checks        what the exercises call
 """

@@ -1,6 +1,6 @@
 """Folded maps: one hidden layer F(x) = M x + c + sum_i v_i relu(a_i . x + b_i), and when it folds paper.
 
-Theorem 4: the Jacobian is orthogonal almost everywhere iff it is so in one region and every crossing
+The theorem on one hidden layer: the Jacobian is orthogonal almost everywhere iff it is so in one region and every crossing
 of a crease is a mirror, v_i = -2 Q a_i / |a_i|^2 with Q the Jacobian on the crease's negative side.
 """
 
@@ -77,7 +77,7 @@ class FoldedMap(HingedLayer):
 
     @classmethod
     def build(cls, M, normals, offsets=None, directions=(), slopes=None) -> "FoldedMap":
-        """Theorem 4's data: F(x) = M x + sum_i v_i sigma_i(a_i . x + b_i), kinks of the sigma_i at 0.
+        """The theorem's data: F(x) = M x + sum_i v_i sigma_i(a_i . x + b_i), kinks of the sigma_i at 0.
 
         Args:
             M: (m, n). normals: K vectors a_i. offsets: K numbers b_i. directions: K vectors v_i.
@@ -161,7 +161,7 @@ class FoldedMap(HingedLayer):
         return found
 
     def crease_failures(self) -> list[Failure]:
-        """Every facet whose crossing is not a mirror: Theorem 4's condition, facet by facet."""
+        """Every facet whose crossing is not a mirror: the theorem's condition, facet by facet."""
         m = self.merged()
         normals, offsets, found = _rows(m.G), list(m.e), []
         for i, a in enumerate(normals):
@@ -196,8 +196,8 @@ def _ratio(row, other) -> sp.Expr | None:
 def fold_directions(Q, normals, offsets=None, start=None) -> list[sp.Matrix]:
     """The only v_i that can fold along the given creases when the Jacobian at ``start`` is Q.
 
-    One straight walk through ``start`` meets every crease once, and Lemma 2 gives v_i at each. Whether
-    the other facets of a crease agree is Theorem 4's question: ask ``fold(...).failures()``.
+    One straight walk through ``start`` meets every crease once, and the mirror lemma gives v_i at each. Whether
+    the other facets of a crease agree is the theorem's question: ask ``fold(...).failures()``.
 
     Args:
         start: a point off the creases; by default one on the negative side of all of them.

@@ -182,7 +182,7 @@ class Crossing:
     """Creases that contain one flat of codimension two, in the order of their normals' angles.
 
     Attributes:
-        creases: their indices. holds: whether (b) of Theorem 4 is met ((a) for two creases).
+        creases: their indices. holds: whether (b) of the theorem on one hidden layer is met ((a) for two creases).
     """
 
     creases: tuple[int, ...]

@@ -1,6 +1,6 @@
 """Mirrors and orthogonality in sympy: exact numbers, never a float. Vectors are columns.
 
-Theorem 3 (scalar layers), Lemma 1 (rigidity), Lemma 2 (mirrors), and the conditions J^T J = I of any
+The scalar layers, the rigidity lemma, the mirror lemma, and the conditions J^T J = I of any
 Jacobian. Everything exact in this library goes through ``exact_matrix`` (what may come in), ``tidy`` (how
 numbers are kept short) and ``sign`` (how they are compared).
 """
@@ -135,14 +135,14 @@ def _slopes(slopes) -> tuple[sp.Expr, ...]:
 
 
 def scalar_conditions(slopes, alpha=None, beta=None) -> list[sp.Expr]:
-    """Theorem 3's conditions (alpha + beta s)^2 = 1, one for each slope, as expressions that vanish."""
+    """The scalar theorem's conditions (alpha + beta s)^2 = 1, one for each slope, as expressions that vanish."""
     alpha = sp.Symbol("alpha", real=True) if alpha is None else alpha
     beta = sp.Symbol("beta", real=True) if beta is None else beta
     return [(alpha + beta * s) ** 2 - 1 for s in _slopes(slopes)]
 
 
 def solve_scalar(slopes) -> list[tuple[sp.Expr, sp.Expr]]:
-    """Theorem 3: every (alpha, beta) with alpha + beta s = 1 or -1 for each slope.
+    """Scalar layers: every (alpha, beta) with alpha + beta s = 1 or -1 for each slope.
 
     Args:
         slopes: numbers, symbols (taken as different from each other), or a PiecewiseAffine.
@@ -164,7 +164,7 @@ def solve_scalar(slopes) -> list[tuple[sp.Expr, sp.Expr]]:
 
 
 def rigidity_system(n: int) -> tuple[list[sp.Symbol], list[sp.Expr]]:
-    """Lemma 1's linear system for c_kij = <d_k d_i F, d_j F>, symmetric in k, i, antisymmetric in i, j.
+    """The rigidity lemma's linear system for c_kij = <d_k d_i F, d_j F>, symmetric in k, i, antisymmetric in i, j.
 
     Returns:
         The n^3 unknowns, and the expressions that must vanish.
@@ -186,7 +186,7 @@ def rigidity_solution(n: int) -> dict[sp.Symbol, sp.Expr]:
 
 
 def mirror_solutions(Q, a) -> list[sp.Matrix]:
-    """Lemma 2: every v with Q + v a^T orthogonal. They are 0 and -2 Q a / |a|^2.
+    """The mirror lemma: every v with Q + v a^T orthogonal. They are 0 and -2 Q a / |a|^2.
 
     With u = Q^T v the condition reads u a^T + a u^T + |u|^2 a a^T = 0: linear in u once t = |u|^2 has a
     name of its own, and then one equation for t. ``a`` may be symbolic (and is taken as non-zero).

@@ -1,4 +1,4 @@
-"""Theorem 4 in both directions, Kawasaki's condition, the corollary's normal form, and the one family."""
+"""The theorem on one hidden layer in both directions, Kawasaki's condition, the corollary's normal form, and the one family."""
 
 import random
 
@@ -160,7 +160,7 @@ def test_the_condition_does_not_depend_on_where_the_circle_is_cut():
         assert moved.alternating_sum in (still.alternating_sum, sp.pi - still.alternating_sum)
 
 
-# ---------------------------------------------------------------- Theorem 4, both directions
+# ---------------------------------------------------------------- one hidden layer, both directions
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 6])
@@ -275,7 +275,7 @@ def test_parallel_creases_alternate():
 
 
 def test_three_slopes_can_fold_if_two_units_share_the_work():
-    """Theorem 3 is about one unit a coordinate: slopes 0, 1, 2 fail there, and work as a pair."""
+    """The scalar theorem is about one unit a coordinate: slopes 0, 1, 2 fail there, and work as a pair."""
     stairs = PiecewiseAffine("stairs", [0, 2], [0, 1, 2])
     pair = hinged_layer([[1], [1]], [0, -1], B=[[1], [-1]], alpha=-1, beta=2, activation=stairs)
     assert FoldedMap.of(pair).failures() == []

@@ -1,4 +1,4 @@
-"""Starts that persist, the persistent subspace, and the bounds on the gradient (our Theorem 7)."""
+"""Starts that persist, the persistent subspace, and the bounds that it sets the gradient."""
 
 import pytest
 import torch
@@ -179,7 +179,7 @@ def test_bad_input_names_the_remedy(call, parts):
         assert part in str(caught.value)
 
 
-# Theorem 7
+# The bounds on the gradient
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Theorem 3, Lemmas 1 and 2, layers as hinges, regions and cells: exact, and equal to torch."""
+"""The scalar theorem, rigidity, mirrors; layers as hinges, regions and cells: exact, and equal to torch."""
 
 import random
 
@@ -64,7 +64,7 @@ def test_sign_decides_zeros_of_radicals_and_of_sines():
         sign(sp.Symbol("x"))
 
 
-# ---------------------------------------------------------------- Theorem 3
+# ---------------------------------------------------------------- scalar layers
 
 
 def test_theorem_3_with_symbols():
@@ -118,7 +118,7 @@ def test_one_slope_is_refused():
         solve_scalar([1, 1])
 
 
-# ---------------------------------------------------------------- Lemma 1
+# ---------------------------------------------------------------- rigidity
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -154,7 +154,7 @@ def test_lemma_1_refuses_no_dimension():
         rigidity_system(0)
 
 
-# ---------------------------------------------------------------- Lemma 2
+# ---------------------------------------------------------------- mirrors
 
 
 @pytest.mark.parametrize("n", [2, 3])

@@ -56,9 +56,8 @@ def _list() -> None:
 def _show(result: dict) -> None:
     """Mean, minimum and maximum of the test accuracy over seeds: arms down, depths across."""
     source = result["provenance"]
-    print(
-        f"{result['experiment']} at {result['scale']}: {', '.join(source['data'])}; {source['device']}, {source['date']}"
-    )
+    print(f"{result['experiment']} at {result['scale']}: {', '.join(source['data'])}")
+    print(f"{source['device']}, torch {source['torch']}, {source['date']}, {source['seconds']} s")
     runs = result["runs"]
     depths = sorted({r["depth"] for r in runs})
     # one line per arm, and per rate where the rates are what is compared
