@@ -1,7 +1,7 @@
 """Folded maps: one hidden layer F(x) = M x + c + sum_i v_i relu(a_i . x + b_i), and when it folds paper.
 
-The theorem on one hidden layer: the Jacobian is orthogonal almost everywhere iff it is so in one region and every crossing
-of a crease is a mirror, v_i = -2 Q a_i / |a_i|^2 with Q the Jacobian on the crease's negative side.
+The theorem on one hidden layer: the Jacobian is orthogonal almost everywhere iff it is so in one region and
+every crossing of a crease is a mirror, v_i = -2 Q a_i / |a_i|^2 with Q the Jacobian on the crease's negative side.
 """
 
 from collections.abc import Sequence

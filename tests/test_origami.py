@@ -1,4 +1,4 @@
-"""The theorem on one hidden layer in both directions, Kawasaki's condition, the corollary's normal form, and the one family."""
+"""One hidden layer that folds, both directions; Kawasaki's condition; the normal form; the one family."""
 
 import random
 
