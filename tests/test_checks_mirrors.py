@@ -1,5 +1,7 @@
 """The checks of the chapter on mirrors: the solutions pass, each likely mistake is named."""
 
+from fractions import Fraction
+
 import pytest
 import sympy as sp
 import torch
@@ -20,9 +22,16 @@ def refuses(part, name, *answer):
 
 
 @pytest.mark.parametrize(
-    "answer", [[[0.6, 0.8], [0.8, -0.6]], torch.tensor([[0.6, 0.8], [0.8, -0.6]]), reflection([1, -2])]
+    "answer",
+    [
+        [[0.6, 0.8], [0.8, -0.6]],
+        torch.tensor([[0.6, 0.8], [0.8, -0.6]]),
+        reflection([1, -2]),
+        [["3/5", "4/5"], ["4/5", "-3/5"]],
+        [[Fraction(3, 5), Fraction(4, 5)], [Fraction(4, 5), Fraction(-3, 5)]],
+    ],
 )
-def test_line_accepts_lists_tensors_and_sympy(answer, capsys):
+def test_line_accepts_lists_tensors_sympy_and_fractions(answer, capsys):
     check("mirrors-line", answer)
     assert capsys.readouterr().out.startswith("✓")
 
@@ -32,7 +41,8 @@ def test_line_accepts_lists_tensors_and_sympy(answer, capsys):
     [
         (reflection([2, 1]), "flips the line itself"),
         ([[0.8, 0.4], [0.4, 0.2]], "projects"),
-        ([[-1, 4], [4, -7]], "divide by"),
+        ([[-1, 4], [4, -7]], "is no unit vector"),
+        ([[3, 4], [4, -3]], "divide all of it by"),
         ([[-7, -4], [-4, -1]], "not its normal"),
         ([[0.6, -0.8], [0.8, 0.6]], "rotation"),
         ([[1, 0], [0, 1]], "off by"),
@@ -168,8 +178,11 @@ def test_box_accepts_four_halvings(capsys):
     [
         (folds(3), "side 0.25"),
         (folds(4, offset=lambda l: 0.0), "side 1, not"),
+        # The last crease is off the middle, and lies between the points of a grid of step 1/64.
+        (folds(4, offset=lambda l: 0.8671875 if l == 3 else 1 - 0.5**l), "side 0.133"),
         (folds(4, scale=0.5), "not orthonormal"),
         (folds(5), "four are enough"),
+        (folds(13), "too many"),
         ([Residual(2)], "no Fold"),
         ([], "empty"),
     ],

@@ -1,20 +1,26 @@
 """The exercises on mirrors: reflections, creases, two colours, torn maps, folding into a box."""
 
+from fractions import Fraction
+
 import sympy as sp
 import torch
 from torch import Tensor
 
 from pso_lib.checks._core import exercise, require_close, wrong
-from pso_lib.regions import facets
+from pso_lib.regions import facets, regions
 
 
 def _numbers(value) -> Tensor:
-    """A matrix or vector of numbers, given as lists, a tensor or sympy's, as float64."""
+    """A matrix or vector of numbers, given as lists, a tensor or sympy's, as float64; "3/5" is a number too."""
     if isinstance(value, sp.MatrixBase):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        value = [[float(v) for v in row] if isinstance(row, list | tuple) else float(row) for row in value]
+        value = [[_float(v) for v in row] if isinstance(row, list | tuple) else _float(row) for row in value]
     return torch.as_tensor(value, dtype=torch.float64).detach()
+
+
+def _float(value) -> float:
+    return float(Fraction(value)) if isinstance(value, str) else float(value)
 
 
 @exercise("mirrors-line")
@@ -25,6 +31,7 @@ def _line(answer) -> str:
         "this flips the line itself: (2, 1) is the direction that stays, not the normal.": -mirror,
         "this projects onto the line; a reflection goes twice as far, with the factor 2.": (mirror + eye) / 2,
         "divide by |a|²: the normal (1, -2) is no unit vector.": eye - 2 * torch.outer(normal, normal),
+        "this is |a|² times the reflection: divide all of it by |a|², for the normal (1, -2) by 5.": 5 * mirror,
         "(2, 1) is the line's direction, not its normal, and it is no unit vector either.": eye
         - 2 * torch.outer(along, along),
         "this is a rotation: its determinant is +1, and no line of points stays.": torch.tensor(
@@ -136,13 +143,13 @@ def _box(layers) -> str:
             wrong(f"layer {number} is no Fold(2).")
         if (A @ A.T - torch.eye(len(A))).abs().max() > 1e-5:
             wrong(f"the rows of A in layer {number} are not orthonormal, so it stretches the sheet.")
-    side = torch.linspace(-1, 1, 129)
-    sheet = torch.cartesian_prod(side, side).to(layers[0].A.dtype) if layers else None
-    if sheet is None:
+    if not layers:
         wrong("the list is empty, and the sheet still has side 2.")
-    with torch.no_grad():
-        for layer in layers:
-            sheet = layer(sheet)
+    if len(layers) > 12:  # the number of pieces can grow fourfold in each layer
+        wrong(f"{len(layers)} layers are too many: each can halve both sides, so four are enough.")
+    # The corners of all pieces, not a grid of points: a grid misses the crease, where the image ends.
+    corners = [corner for piece in regions(layers, number="float") for corner in piece.image]
+    sheet = torch.tensor(corners, dtype=torch.float64)
     width = float((sheet.amax(0) - sheet.amin(0)).max())
     if width > 1 / 8 + 1e-5:
         halving = " Each crease must halve what is left: where is the sheet's middle after the last fold?"
