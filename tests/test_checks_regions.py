@@ -27,6 +27,7 @@ RIGHT = [
     ("empty-pattern", torch.zeros(3)),
     ("second-kink", 5**0.5 / 4),
     ("second-kink", sp.sqrt(5) / 4),
+    ("second-kink", 0.559),
     ("beat-one-layer", [fold(0), fold(1)]),
 ]
 
@@ -37,6 +38,7 @@ MISTAKES = [
     ("jacobian-by-hand", [[-2, 1], [2, -2]], "first layer alone"),
     ("jacobian-by-hand", [[-1, -2], [-2, 0]], "second layer alone"),
     ("jacobian-by-hand", [[0, 0], [0, 1]], "that of the point x itself"),
+    ("jacobian-by-hand", [[-1, 1], [-3, -2]], "another region"),
     ("jacobian-by-hand", [[1, 2, 3]], "shape"),
     ("count-lines", 22, "general position"),
     ("count-lines", 21, "one of the two"),
@@ -45,18 +47,23 @@ MISTAKES = [
     ("count-lines", 7, "crossings"),
     ("count-lines", 14, "left out"),
     ("count-lines", 3, "not the number"),
+    ("count-lines", "20", "not text"),
     ("empty-pattern", (1, 1, 1), "does occur"),
     ("empty-pattern", (1, 0), "three numbers"),
     ("empty-pattern", (2, 0, 0), "three numbers"),
     ("empty-pattern", 5, "three numbers"),
     ("second-kink", 0.5, "bends"),
     ("second-kink", 2**0.5 / 8, "nearest kink"),
+    ("second-kink", 0.177, "nearest kink"),
     ("second-kink", 5 / 16, "square"),
+    ("second-kink", 0.5575, "off by"),
     ("second-kink", 0.6, "off by"),
     ("beat-one-layer", [fold(0)], "two layers"),
     ("beat-one-layer", [hinged_layer([[1, 0], [0, 1], [1, 1]], alpha=1), fold(1)], "3 kinks"),
     ("beat-one-layer", [hinged_layer(I2, B="identity"), hinged_layer(I2, [-1, -1], B="identity")], "9 regions"),
     ("beat-one-layer", [hinged_layer([[1, 0], [1, 0]]), fold(0)], "2 regions"),
+    ("beat-one-layer", [fold(0), fold(0)], "creases where the first did"),
+    ("beat-one-layer", [fold(0), fold(-1)], "nothing arrives"),
 ]
 
 

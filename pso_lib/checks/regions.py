@@ -32,11 +32,15 @@ def jacobian_by_hand(answer) -> str:
     patterns = first.pattern_at(x), second.pattern_at(first(x))
     J1, J2 = first.piece(patterns[0])[0], second.piece(patterns[1])[0]
     J = J2 * J1
+    drawn = (sp.Rational(3, 4), sp.Rational(1, 4))  # the point whose Jacobian the chapter prints
     mistakes = {
         "this is the transpose: row i of a Jacobian holds the derivatives of output i.": J.T,
         "the layers stand in the wrong order: the first layer acts first, so its factor is on the right.": J1 * J2,
         "every unit counts as on: leave out the units whose pre-activation is negative (the matrix D).": affine_on(
             PLANE_NETWORK, [(1, 1, 1), (1, 1, 1)]
+        )[0],
+        "this is the Jacobian at (3/4, 1/4), which the chapter prints: that point lies in another region.": affine_on(
+            PLANE_NETWORK, [first.pattern_at(drawn), second.pattern_at(first(drawn))]
         )[0],
         "this is the first layer alone; multiply by the second layer's Jacobian from the left.": J1,
         "this is the second layer alone; the chain rule needs the first layer's Jacobian too.": J2,
@@ -61,6 +65,8 @@ def count_lines(answer) -> str:
         14: "the count is 1 + lines + crossings (a point with k lines counts k - 1); you left out the lines "
         "or the crossings.",
     }
+    if isinstance(answer, str):
+        wrong(f"give a number, not text: {answer!r} stands in quotation marks.")
     if answer != 20:
         wrong(mistakes.get(answer, f"{answer} is not the number; count 1 + lines + crossings."))
     return "1 + 6 lines + 13 crossings, the triple point counted twice."
@@ -91,7 +97,8 @@ def second_kink(answer) -> str:
         "this is the distance to the nearest kink; the question is about the next unit.": 2**0.5 / 8,
         "this is the square of the distance; take the root.": 5 / 16,
     }
-    require_close(float(answer), 5**0.5 / 4, mistakes)
+    right = 5**0.5 / 4
+    require_close(float(answer), right, mistakes, tol=1e-3 * right / (1 + right))  # three digits are enough
     return "the nearest point is the corner (1, -1)."
 
 
@@ -108,6 +115,11 @@ def beat_one_layer(answer) -> str:
     first = len(regions(layers[:1], ((-1000, 1000), (-1000, 1000))))
     if first < 4:
         wrong(f"the first layer makes {first} regions only; let its two creases cross.")
+    if count == first:
+        wrong(
+            f"{count} regions, no more than the first layer alone: the second layer creases where the first did, or "
+            "where nothing arrives; move its creases."
+        )
     if count <= 11:
         wrong(
             f"{count} regions; four lines make up to 11. The second layer's two creases must come back in every piece "
