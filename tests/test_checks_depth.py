@@ -4,6 +4,7 @@ import math
 
 import pytest
 import sympy as sp
+import torch
 
 from pso_lib.checks import Wrong, check
 
@@ -41,6 +42,7 @@ def test_a_right_answer_is_accepted(name, answer, capsys):
     [
         ("stable-rank-by-hand", 4, "That is the rank"),
         ("stable-rank-by-hand", 8 / 3, "add their squares"),
+        ("stable-rank-by-hand", 2.67, "add their squares"),
         ("stable-rank-by-hand", 6, "divide by its square"),
         ("stable-rank-by-hand", 18, "divide it by the largest"),
         ("stable-rank-by-hand", math.sqrt(2), "square it"),
@@ -52,12 +54,16 @@ def test_a_right_answer_is_accepted(name, answer, capsys):
         ("he-layer-variance", 11 / n, "half of the units are silent"),
         ("he-layer-variance", sp.sqrt(5 / n), "standard deviation"),
         ("he-layer-variance", -5 / (2 * n), "E log q"),
+        ("he-layer-variance", 5 / (2 * n), "twice as much"),
+        ("he-layer-variance", lambda n: 5 / n, "not a function"),
         ("he-layer-variance", 7 / n, "not equal"),
         ("he-layer-variance", 5 / (n * sp.Symbol("z")), "several symbols"),
         ("leaky-correlation-map", 0.5, "give a function"),
         ("leaky-correlation-map", lambda c, s: (1 + s) / 2 * c + (1 - s) / 2 * fold(c), "by their squares"),
         ("leaky-correlation-map", lambda c, s: ((1 + s) ** 2 * c + (1 - s) ** 2 * fold(c)) / 4, "divide by its value"),
-        ("leaky-correlation-map", lambda c, s: leaky(c, -s), "You exchanged"),
+        ("leaky-correlation-map", lambda c, s: leaky(c, -s), "You exchanged the parts"),
+        ("leaky-correlation-map", lambda s, c: leaky(c, s), "the order is (c, s)"),
+        ("leaky-correlation-map", lambda c, s: torch.sqrt(c), "plain floats"),
         ("leaky-correlation-map", lambda c, s: leaky(c, 0), "the slope s does not enter"),
         ("leaky-correlation-map", lambda c, s: c, "off by"),
         ("width-for-depth", (1280, 2560), "exchanged"),

@@ -13,8 +13,9 @@ from pso_lib.networks import plain_network
 
 @exercise("stable-rank-by-hand")
 def _stable_rank(answer) -> str:
+    rounded = abs(float(answer) - 8 / 3) < 0.01  # 2.67 is the same mistake as 8/3
     require_close(
-        float(answer),
+        8 / 3 if rounded else float(answer),
         2.0,
         {
             "That is the rank, the number of non-zero singular values; stable rank weighs each by its size.": 4,
@@ -30,6 +31,8 @@ def _stable_rank(answer) -> str:
 @exercise("he-layer-variance")
 def _he_layer_variance(answer) -> str:
     n = sp.Symbol("n", positive=True)
+    if callable(answer) and not isinstance(answer, sp.Basic):
+        wrong("give a sympy expression in n, not a function.")
     answer = sp.sympify(answer)
     if len(answer.free_symbols) > 1:
         wrong(f"the expression holds several symbols, {sorted(map(str, answer.free_symbols))}; only n may remain.")
@@ -44,6 +47,7 @@ def _he_layer_variance(answer) -> str:
             "You forgot that half of the units are silent: E (2 relu(z)^2)^2 is half of E (2 z^2)^2 = 12.": 11 / n,
             "That is the standard deviation; give the variance.": sp.sqrt(5 / n),
             "That is E log q, to leading order; give the variance of q itself.": -5 / (2 * n),
+            "That is the drift of log q, up to its sign; the variance of q is twice as much.": 5 / (2 * n),
         },
     )
     return "6 - 1 = 5 for one unit, over n for their mean"
@@ -67,7 +71,10 @@ def _leaky_correlation_map(answer) -> str:
     def table(f) -> list[float]:
         return [float(f(c, s)) for c, s in points]
 
-    values = table(answer)
+    try:
+        values = table(answer)
+    except (TypeError, ValueError) as error:
+        wrong(f"your function is called with plain floats, f(c, s), and fails: {error}. Use math, not torch or sympy.")
     require_close(
         values,
         table(_leaky_map),
@@ -81,6 +88,7 @@ def _leaky_correlation_map(answer) -> str:
             "You exchanged the parts of z and |z|: at s = 1 there is no kink, and the map is c.": table(
                 lambda c, s: _leaky_map(c, -s)
             ),
+            "You exchanged the arguments; the order is (c, s).": table(lambda c, s: _leaky_map(s, c)),
             "That is the map of ReLU; the slope s does not enter.": table(lambda c, s: _leaky_map(c, 0.0)),
         },
         what="your map, at sixteen pairs (c, s),",
