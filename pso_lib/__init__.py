@@ -10,6 +10,7 @@ regions       the regions of a plane network, as polygons
 arrangement   the cells of hyperplanes in any dimension
 folds         folded maps: one hidden layer that folds space
 origami       pencils of creases, Kawasaki's condition, the normal form
+splitting     the creases that fold in any dimension: single directions and pencils
 init          starting weights, in place, on a stack of layers
 layers        F(x) = alpha x + beta B^T sigma(A x + b)
 networks      lift, L layers, readout

@@ -33,6 +33,8 @@ def leaky_fold(answer) -> str:
             "This folds too, but with beta < 0; turn both signs around.": [11 / 9, -20 / 9],
             "You gave (beta, alpha).": [20 / 9, -11 / 9],
             "These fold with ReLU, whose left slope is 0; here it is 1/10.": [-1, 2],
+            "These fold with ReLU, whose left slope is 0, and beta < 0; here the left slope is 1/10.": [1, -2],
+            "The sign of beta is the other one: alpha + beta must be 1.": [-11 / 9, -20 / 9],
             "The sign of alpha is the other one: alpha = -(s1 + s2) / (s1 - s2).": [11 / 9, 20 / 9],
             "With beta = 0 the activation is not used.": [1, 0],
             "alpha + beta is 1, but the left slope alpha + beta/10 must be -1, not 0.": [-1 / 9, 10 / 9],
@@ -69,12 +71,16 @@ def maxmin_fold(answer) -> str:
         wrong("this is (min, max): points with x1 > x2 move. Turn the sign of the first column.")
     if (folded(U.flip(1)) - maxmin).abs().max() < 1e-6:
         wrong("the columns are exchanged: psi folds the first coordinate, so the normal comes first.")
+    if (folded(U.flip(1)) - maxmin.flip(1)).abs().max() < 1e-6:
+        wrong("the columns are exchanged, and the normal has the other sign: with the columns turned it is (min, max).")
     wrong("the first column must be the normal of the line that stays fixed, x1 = x2.")
 
 
 @exercise("fourth-crease")
 def fourth_crease(answer) -> str:
     """A fourth normal, in degrees, for creases with normals at 0, 40 and 100 degrees."""
+    if isinstance(answer, list | tuple | set):
+        wrong(f"give one angle in degrees, a single number, not {answer!r}.")
     angle = _number(answer)
     if not angle.is_real:
         wrong(f"give one angle in degrees, not {answer!r}.")
@@ -107,8 +113,10 @@ def count_pencils(answer) -> str:
         wrong("165 is the number of all choices of three more creases; most of them do not fold.")
     if four == 150:
         wrong("you counted ordered choices; the same creases in another order are the same pencil.")
+    if four < 10:
+        wrong(f"{four} pencils of four is too few; compare the error with a small number such as 1e-9, not with 0.")
     if four != 25:
-        wrong(f"{four} pencils of four is not right; compare the error with a small number such as 1e-9, not with 0.")
+        wrong(f"{four} pencils of four is not right: try all 165 choices beside 0°, 15° to 165°, each once.")
     return "no three, and 25 of the 165 fours"
 
 
@@ -134,3 +142,26 @@ def five_planes(answer) -> str:
         wrong("every crossing looks right, but some region is not orthogonal: please report this answer.")
     extra = "" if len(normals) == 5 else f" (and you found {len(normals)})"
     return f"every crossing is perpendicular or meets Kawasaki's condition{extra}"
+
+
+@exercise("numbers-in-space")
+def numbers_in_space(answer) -> str:
+    """The numbers from 3 to 10 of planes through the origin of R^3 that fold, their normals spanning R^3."""
+    if not isinstance(answer, list | tuple | set | range):
+        wrong(f"give a list of numbers from 3 to 10, not {answer!r}.")
+    given = {int(value) for value in answer}
+    if given - set(range(3, 11)):
+        wrong(f"{sorted(given - set(range(3, 11)))} is outside 3 to 10.")
+    if 6 in given:
+        wrong("six never fold: a line of the splitting takes one plane through the origin, a plane takes 4, 6, …")
+    if any(value % 2 == 0 for value in given):
+        wrong("R^3 is three lines, or a plane and a line; count the creases that each can carry.")
+    for value, reason in (
+        (3, "three walls of a corner are perpendicular."),
+        (5, "a pencil of four and a wall across it fold."),
+        (7, "a pencil may have six creases, or eight."),
+        (9, "a pencil may have six creases, or eight."),
+    ):
+        if value not in given:
+            wrong(f"{value} is missing: {reason}")
+    return "three walls, or an even pencil and one wall"
