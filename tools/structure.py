@@ -20,7 +20,7 @@ EXERCISES = (3, 5)
 HEADINGS = ("What we saw", "Where it breaks", "Exercises", "References")
 SHOWING = {"print", "show", "display", "check"}
 MACHINE = re.compile(
-    r"(?<![\w.:/~])/(?:work|farm|root|opt|home|tmp|Users|content|mnt|var)/[\w.-]+|[A-Z]:\\\\?Users|site-packages"
+    r"(?<![\w.:/~])/(?:work|root|opt|home|tmp|Users|content|mnt|var)/[\w.-]+|[A-Z]:\\\\?Users|site-packages"
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 IMAGES = ("image/png", "image/svg+xml", "image/jpeg")

@@ -114,7 +114,7 @@ BREAKINGS = [
     ("sources", replace(LEMMA, LEMMA.replace(":::", "```")), "backtick fence"),
     ("sources", replace(":label: lem-mini", ""), "lemma without a :label:"),
     ("sources", replace("\\mathbb{R}", "\\R"), "macro"),
-    ("sources", replace("import math", "import math  # /root/data"), "path of a machine"),
+    ("sources", replace("import math", "import math  # /home/anna/data"), "path of a machine"),
     ("staleness", replace("import math", "import cmath"), "changed since"),
     ("staleness", lambda nb: nb.metadata.pop(book.RECORD_KEY), "never recorded"),
     ("staleness", lambda nb: nb.metadata[book.RECORD_KEY].update(scale="smoke"), "changed since"),
