@@ -83,11 +83,7 @@ def cumulative_jacobians(network, x: Tensor, *, chunk_size: int | None = None) -
     chunk = chunk_size or max(1, _CHUNK_ELEMENTS // (network.depth * network.dim**2))
 
     def states(h: Tensor) -> Tensor:
-        out = []
-        for layer in network.layers:
-            h = layer(h)
-            out.append(h)
-        return torch.stack(out)  # (L, n)
+        return torch.stack(network.trunk_states(h)[1:])  # (L, n)
 
     with _transforms():
         return vmap(jacfwd(states), chunk_size=chunk)(x).transpose(0, 1)

@@ -51,7 +51,11 @@ class DeepNetwork(nn.Module):
 
     def states(self, x: Tensor) -> list[Tensor]:
         """x_0, x_1, …, x_L: what enters the first layer and what leaves each, all (..., n)."""
-        states = [self.lift(x) if self.lift is not None else x]
+        return self.trunk_states(self.lift(x) if self.lift is not None else x)
+
+    def trunk_states(self, h: Tensor) -> list[Tensor]:
+        """The same for an h that enters the first layer, without the lift."""
+        states = [h]
         for layer in self.layers:
             states.append(layer(states[-1]))
         return states

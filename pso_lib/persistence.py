@@ -134,7 +134,7 @@ def separation(network, x: Tensor) -> Tensor:
     """|x_l - y_l| / |x - y| averaged over all pairs of rows of ``x``: (N, n) to (L,)."""
     _require_pairs(x)
     with torch.no_grad():
-        states = network_states(network, x)
+        states = network.trunk_states(x)
     start = torch.pdist(states[0])
     return torch.stack([(torch.pdist(state) / start).mean() for state in states[1:]])
 
@@ -147,14 +147,6 @@ def coherence(network, x: Tensor) -> Tensor:
     cosines = G @ G.mT
     i, j = torch.triu_indices(len(x), len(x), 1)
     return cosines[:, i, j].mean(1)
-
-
-def network_states(network, x: Tensor) -> list[Tensor]:
-    """x_0, …, x_L of the layers alone, x entering the first."""
-    states = [x]
-    for layer in network.layers:
-        states.append(layer(states[-1]))
-    return states
 
 
 def _require_pairs(x: Tensor) -> None:
