@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
         if name == "run":
             command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+            command.add_argument("--epochs", type=float, help="fewer, or more, than the protocol; the result says so")
             command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
@@ -30,7 +31,13 @@ def main(argv: list[str] | None = None) -> int:
             _list()
         elif options.command == "run":
             run(
-                options.name, options.scale, device=options.device, folder=options.out, root=options.data, progress=_say
+                options.name,
+                options.scale,
+                device=options.device,
+                folder=options.out,
+                root=options.data,
+                epochs=options.epochs,
+                progress=_say,
             )
         else:
             _show(load(options.name, options.scale, options.out))
@@ -58,6 +65,8 @@ def _show(result: dict) -> None:
     source = result["provenance"]
     print(f"{result['experiment']} at {result['scale']}: {', '.join(source['data'])}")
     print(f"{source['device']}, torch {source['torch']}, {source['date']}, {source['seconds']} s")
+    epochs, protocol = result["configuration"]["epochs"], source["protocol_epochs"]
+    print(f"{epochs:g} epochs" + ("" if epochs == protocol else f" (the protocol has {protocol:g})"))
     runs = result["runs"]
     depths = sorted({r["depth"] for r in runs})
     # one line per arm, and per rate where the rates are what is compared

@@ -20,9 +20,10 @@ class Arm:
         name: unique within an experiment; a key of ``plots.METHODS`` where the book has a style for it.
         layer: "A", B^T sigma(Ax + b), or "B", x + beta B^T sigma(Ax + b). Both with square A and B, both trained.
         init: "he", "xavier", "orthogonal", "looks_linear", "shared", "block", "projection", "independent_folds" or
-            "drift" (independent Haar matrices that a share of ``drift`` turns away from one shared matrix).
+            "drift" (Haar matrices that a share of ``drift`` turns away from one shared matrix), "zero_branch" (B = 0,
+            the idea that Fixup, ReZero and SkipInit share, without their trained scalars).
         k, blocks: of the block and projection starts.
-        beta: of type B.
+        beta: of type B; None is 1 / sqrt(depth).
         activation: its name.
         ends: "orthogonal" or "default", the first and last affine layers.
         drift: 0 is shared, 1 independent.
@@ -33,7 +34,7 @@ class Arm:
     init: str
     k: int | None = None
     blocks: str = "he"
-    beta: float = 1.0
+    beta: float | None = 1.0
     activation: str = "relu"
     ends: str = "orthogonal"
     drift: float = 0.0
@@ -46,7 +47,8 @@ class Experiment:
     Attributes:
         question: what it asks, one sentence.
         rates: the common grid of learning rates. With ``choose_rate`` each arm at each depth gets the one with the
-            best accuracy on ``held_out`` training images after ``choosing_epochs``; else every rate is run.
+            best accuracy on ``held_out`` training images after a share ``choosing`` of the epochs; else every rate
+            is run.
     """
 
     name: str
@@ -58,17 +60,17 @@ class Experiment:
     epochs: float
     rates: tuple[float, ...]
     choose_rate: bool = True
-    choosing_epochs: float = 1.0
+    choosing: float = 0.25
     held_out: int = 5000
     width: int = 64
     batch: int = 128
-    evaluations: int = 20
+    evaluations: int = 8
 
 
 def build(arm: Arm, depth: int, width: int, inputs: int, classes: int, seed: int, **options) -> DeepNetwork:
     """The network of an arm; the same seed gives the same lift, readout and layers. ``options``: dtype, device."""
     generator = torch.Generator().manual_seed(seed)
-    kind, layer_options = ("feedforward", {}) if arm.layer == "A" else ("residual", {"beta": arm.beta})
+    kind, layer_options = ("feedforward", {}) if arm.layer == "A" else ("residual", {"beta": scale_of(arm, depth)})
     network = deep_network(
         depth,
         width,
@@ -84,6 +86,11 @@ def build(arm: Arm, depth: int, width: int, inputs: int, classes: int, seed: int
     start = torch.Generator().manual_seed(1_000_003 * (seed + 1))
     _starts[arm.init](network, arm, start)
     return network
+
+
+def scale_of(arm: Arm, depth: int) -> float:
+    """The beta of a type B arm at a depth."""
+    return 1 / math.sqrt(depth) if arm.beta is None else arm.beta
 
 
 def _drift(network: DeepNetwork, arm: Arm, generator: torch.Generator) -> None:
@@ -102,6 +109,12 @@ def _independent(network: DeepNetwork, arm: Arm, generator: torch.Generator) -> 
         layer.set_weights(A=Q, B=Q, b=0.0)
 
 
+def _zero_branch(network: DeepNetwork, arm: Arm, generator: torch.Generator) -> None:
+    init.kaiming_(network, generator)
+    for layer in network.layers:
+        layer.set_weights(B=torch.zeros(layer.hidden, layer.dim, dtype=torch.float64))
+
+
 _starts = {
     "he": lambda network, arm, g: init.kaiming_(network, g),
     "xavier": lambda network, arm, g: init.xavier_(network, g),
@@ -112,6 +125,7 @@ _starts = {
     "projection": lambda network, arm, g: init.projection_(network, arm.k, blocks=arm.blocks, generator=g),
     "independent_folds": _independent,
     "drift": _drift,
+    "zero_branch": _zero_branch,
 }
 
 
@@ -136,8 +150,15 @@ TYPE_B = (
     _fold("projection_residual", "projection", k=8),
 )
 
+BASELINES = (
+    Arm("tanh_orthogonal", "A", "independent_folds", activation="tanh"),
+    Arm("scaled_residual", "B", "he", beta=None),
+    Arm("zero_branch", "B", "zero_branch"),
+)
+
 _GRID = (3e-5, 1e-4, 3e-4, 1e-3)
 _DEPTHS = (5, 20, 50, 100, 200)
+_DRIFTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 _full = {
     e.name: e
@@ -146,10 +167,20 @@ _full = {
             "depth",
             "Which starts still learn as depth grows? (Figure 1 of Massucco et al.)",
             TYPE_A + TYPE_B,
-            ("mnist", "fashion-mnist", "cifar10"),
+            ("mnist",),
             _DEPTHS,
             seeds=5,
             epochs=20,
+            rates=_GRID,
+        ),
+        Experiment(
+            "baselines",
+            "What do other cures reach under the same protocol?",
+            BASELINES,
+            ("mnist",),
+            (50, 200),
+            seeds=5,
+            epochs=10,
             rates=_GRID,
         ),
         Experiment(
@@ -209,8 +240,12 @@ _full = {
         Experiment(
             "persistence",
             "How does trainability change as shared weights drift apart?",
-            tuple(_fold(f"drift_{drift:g}", "drift", drift=drift) for drift in (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0))
-            + (_fold("independent_folds", "independent_folds"),),
+            tuple(Arm(f"projection_drift_{drift:g}", "A", "drift", drift=drift) for drift in _DRIFTS)
+            + tuple(_fold(f"fold_drift_{drift:g}", "drift", drift=drift) for drift in _DRIFTS)
+            + (
+                Arm("independent_projections", "A", "independent_folds"),
+                _fold("independent_folds", "independent_folds"),
+            ),
             ("mnist",),
             (50, 200),
             seeds=5,
@@ -219,6 +254,10 @@ _full = {
         ),
     )
 }
+
+# The same on two more data sets: results of their own, so that each can be run alone.
+for _name, _dataset in (("depth_fashion_mnist", "fashion-mnist"), ("depth_cifar10", "cifar10")):
+    _full[_name] = replace(_full["depth"], name=_name, datasets=(_dataset,))
 
 
 def _quick(e: Experiment) -> Experiment:
@@ -240,7 +279,7 @@ def _smoke(e: Experiment) -> Experiment:
         seeds=2,
         epochs=0.5,
         rates=e.rates[:2],
-        choosing_epochs=0.2,
+        choosing=0.4,
         held_out=200,
         width=16,
         evaluations=2,

@@ -8,6 +8,7 @@ training images, which the reported runs then train on again.
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from pso_lib import data
 from pso_lib.ensemble import Ensemble
 from pso_lib.experiments import record
-from pso_lib.experiments.catalogue import Arm, Experiment, build, experiment
+from pso_lib.experiments.catalogue import Arm, Experiment, build, experiment, scale_of
 from pso_lib.training import History
 
 __all__ = ["run"]
@@ -31,6 +32,7 @@ def run(
     device: str = "cpu",
     folder: Path | None = None,
     root: Path | None = None,
+    epochs: float | None = None,
     progress: Callable[[str], None] = print,
 ) -> dict:
     """Run an experiment, or what is left of it, and return its result, which is then on disk as well.
@@ -40,12 +42,18 @@ def run(
         scale: "smoke", "quick" or "full"; with an ``Experiment`` of your own only a label.
         folder: where results lie; ``results/`` of the checkout by default.
         root: of the data sets; by default as ``pso_lib.data`` says.
+        epochs: in place of the experiment's own; the result says so.
         progress: called with one line per finished unit.
 
     Raises:
         ResultError: a journal of another configuration is in the way.
     """
     plan = experiment(name, scale) if isinstance(name, str) else name
+    protocol = plan.epochs
+    if epochs is not None:
+        if not epochs > 0:
+            raise ValueError(f"epochs must be positive, got {epochs!r}.")
+        plan = replace(plan, epochs=epochs)
     target = record.path_of(plan.name, scale, folder)
     journal = record.Journal(target.with_suffix(".journal.jsonl"), plan, scale)
     units = list(_units(plan))
@@ -68,7 +76,7 @@ def run(
         spent, worked, done = spent + seconds, worked + work[unit], done + work[unit]
         left = spent / worked * (total - done)
         progress(f"{key}: {seconds:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
-    result = _assemble(plan, scale, journal, units, device)
+    result = _assemble(plan, scale, journal, units, device, protocol)
     record.write(target, result)
     journal.path.unlink()
     progress(f"wrote {target}")
@@ -89,7 +97,7 @@ def _key(unit: tuple[str, str, int]) -> str:
 def _work(plan: Experiment, dataset: str, layer: str, depth: int) -> float:
     arms = sum(arm.layer == layer for arm in plan.arms)
     if plan.choose_rate:
-        return arms * depth * (plan.seeds * plan.epochs + len(plan.rates) * plan.choosing_epochs)
+        return arms * depth * plan.epochs * (plan.seeds + len(plan.rates) * plan.choosing)
     return arms * depth * plan.seeds * plan.epochs * len(plan.rates)
 
 
@@ -99,7 +107,7 @@ def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, d
     if plan.choose_rate:
         held = images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
         jobs = [(arm, CHOOSING_SEED, rate) for arm in arms for rate in plan.rates]
-        found = _train(plan, held, depth, jobs, plan.choosing_epochs, device, evaluations=1)
+        found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, device, evaluations=1)
         choosing = [
             {"arm": arm.name, "depth": depth, "dataset": dataset, "lr": rate, "held_out_accuracy": _final(history)}
             for (arm, _, rate), history in zip(jobs, found, strict=True)
@@ -134,7 +142,7 @@ def _train(
     # One activation and one beta at a time: the engine trains networks of one shape.
     shapes: dict[tuple, list[int]] = {}
     for index, (arm, _, _) in enumerate(jobs):
-        shapes.setdefault((arm.activation, arm.beta if arm.layer == "B" else 0), []).append(index)
+        shapes.setdefault((arm.activation, scale_of(arm, depth) if arm.layer == "B" else 0), []).append(index)
     together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
     for indices in shapes.values():
         for first in range(0, len(indices), together):
@@ -196,7 +204,7 @@ def _number(value: float) -> float | None:
     return round(value, 5) if math.isfinite(value) else None
 
 
-def _assemble(plan: Experiment, scale: str, journal: record.Journal, units, device: str) -> dict:
+def _assemble(plan: Experiment, scale: str, journal: record.Journal, units, device: str, protocol: float) -> dict:
     parts = [journal.units[_key(unit)] for unit in units]
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     return {
@@ -206,7 +214,11 @@ def _assemble(plan: Experiment, scale: str, journal: record.Journal, units, devi
         "scale": scale,
         "configuration": record.configuration(plan),
         "provenance": record.provenance(device, dtype)
-        | {"seconds": round(sum(p["seconds"] for p in parts)), "data": sorted({p["data"] for p in parts})},
+        | {
+            "seconds": round(sum(p["seconds"] for p in parts)),
+            "data": sorted({p["data"] for p in parts}),
+            "protocol_epochs": protocol,
+        },
         "choosing": [choice for part in parts for choice in part["choosing"]],
         "runs": [one for part in parts for one in part["runs"]],
     }
