@@ -22,6 +22,7 @@ __all__ = [
     "use_style",
     "method_style",
     "band",
+    "runs_band",
     "label_ends",
     "depth_axis",
     "chance_line",
@@ -48,6 +49,9 @@ METHODS = {
     "shared": ("shared orthogonal", _VERMILION, "-", "o"),
     "block": ("block", _ORANGE, "--", "s"),
     "projection": ("projection", _GOLD, "-.", "X"),
+    "tanh_orthogonal": ("tanh, orthogonal", "#332288", "-.", "v"),
+    "scaled_residual": (r"He, $1/\sqrt{L}$ branches", "#5F7F95", "-", "^"),
+    "zero_branch": ("branches from zero", "#8FA9BA", ":", "D"),
 }
 
 # Eight pale grounds for regions, told apart by lightness as well as hue.
@@ -103,7 +107,11 @@ def _set_notebook_format(name: str) -> None:
 
 
 def method_style(name: str) -> dict:
-    """Keywords for ``ax.plot``: label, colour, line style and marker of a method, the same everywhere."""
+    """Keywords for ``ax.plot``: label, colour, line style and marker of a method, the same everywhere.
+
+    A name that ends in ``_residual`` is the same start in a type B layer: it looks like its type A twin.
+    """
+    name = name if name in METHODS else name.removesuffix("_residual")
     if name not in METHODS:
         raise ValueError(f"method {name!r} has no style; known are {', '.join(METHODS)}.{nearest(name, METHODS)}")
     label, colour, line, marker = METHODS[name]
@@ -122,6 +130,20 @@ def band(ax: plt.Axes, x: Sequence[float], values, method: str | None = None, *,
     style = ({} if method is None else method_style(method)) | style
     (line,) = ax.plot(x, middle(values, axis=0), **style)
     ax.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=0.18, linewidth=0)
+
+
+def runs_band(ax: plt.Axes, runs: Sequence[dict], method: str | None = None, *, x: str = "depth", **style) -> None:
+    """``band`` of the test accuracies of recorded runs over one of their fields, a row a seed.
+
+    Raises:
+        ValueError: no runs, or a seed that lacks a value of ``x``.
+    """
+    places = sorted({run[x] for run in runs})
+    seeds = sorted({run["seed"] for run in runs})
+    found = {(run["seed"], run[x]): run["test_accuracy"] for run in runs}
+    if not runs or len(found) != len(runs) or len(found) != len(seeds) * len(places):
+        raise ValueError(f"the runs must be one for each seed {seeds} and each {x} {places}, got {len(runs)} of them.")
+    band(ax, places, [[found[seed, place] for place in places] for seed in seeds], method, **style)
 
 
 def label_ends(ax: plt.Axes, *, gap: float = 0.055, pad: float = 0.02) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pso_lib import plots
-from pso_lib.experiments import ResultError, experiment, load, names, run, select
+from pso_lib.experiments import ResultError, experiment, live, load, names, run, select, summary
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.catalogue import build
 from pso_lib.experiments.record import Journal, path_of, write
@@ -184,3 +184,26 @@ def test_the_main_arms_have_a_style():
     for arm in experiment("depth").arms:
         if arm.layer == "A":
             plots.method_style(arm.name)
+
+
+def test_a_live_run_equals_the_recorded_one(tmp_path):
+    plan = experiment("learning_rate", "smoke")
+    plan = replace(plan, depths=plan.depths[:1])
+    assert live(plan, device="cpu") == run(plan, "smoke", folder=tmp_path, progress=lambda line: None)["runs"]
+
+
+def test_fewer_epochs_are_said_in_the_result(tmp_path, capsys):
+    plan = replace(experiment("learning_rate", "smoke"), depths=(3,))
+    result = run(plan, "smoke", folder=tmp_path, epochs=0.25, progress=lambda line: None)
+    assert result["configuration"]["epochs"] == 0.25 and result["provenance"]["protocol_epochs"] == 0.5
+    assert {r["epochs"] for r in result["runs"]} == {0.25}
+    main(["show", "learning_rate", "--scale", "smoke", "--out", str(tmp_path)])
+    assert "0.25 epochs (the protocol has 0.5)" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="epochs must be positive"):
+        run(plan, "smoke", folder=tmp_path, epochs=0)
+
+
+def test_summary_gives_the_spread_of_each_group():
+    runs = [{"arm": a, "depth": 5, "test_accuracy": v} for a, v in (("he", 0.2), ("he", 0.4), ("shared", 0.9))]
+    assert summary(runs, "arm")["he"] == (pytest.approx(0.3), 0.2, 0.4, 2)
+    assert summary(runs, "arm", "depth")["shared", 5].runs == 1

@@ -87,3 +87,15 @@ def test_the_same_figure_gives_the_same_bytes():
         return out.getvalue()
 
     assert draw() == draw()
+
+
+def test_runs_become_a_band_over_depth():
+    runs = [{"depth": d, "seed": s, "test_accuracy": d / 100 + s} for d in (50, 5) for s in (0, 1)]
+    fig, ax = plt.subplots()
+    plots.runs_band(ax, runs, "shared_residual")
+    line = ax.get_lines()[0]
+    assert line.get_xdata().tolist() == [5, 50] and line.get_ydata().tolist() == pytest.approx([0.55, 1.0])
+    assert line.get_label() == plots.method_style("shared")["label"]
+    with pytest.raises(ValueError, match="one for each seed"):
+        plots.runs_band(ax, runs[:-1])
+    plt.close(fig)

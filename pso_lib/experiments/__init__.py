@@ -6,7 +6,19 @@ run         one unit (all arms at one depth) after another, through the ensemble
 """
 
 from pso_lib.experiments.catalogue import Arm, Experiment, experiment, names
-from pso_lib.experiments.record import RESULTS, ResultError, load, select
-from pso_lib.experiments.run import run
+from pso_lib.experiments.record import RESULTS, ResultError, load, select, summary
+from pso_lib.experiments.run import live, run
 
-__all__ = ["Arm", "Experiment", "RESULTS", "ResultError", "experiment", "load", "names", "run", "select"]
+__all__ = [
+    "Arm",
+    "Experiment",
+    "RESULTS",
+    "ResultError",
+    "experiment",
+    "live",
+    "load",
+    "names",
+    "run",
+    "select",
+    "summary",
+]

@@ -264,7 +264,9 @@ def _quick(e: Experiment) -> Experiment:
     """Live, on two CPU cores: one data set, few steps, one rate."""
     depths = tuple(d for d in e.depths if d in (5, 50, 200))
     rates = e.rates if not e.choose_rate else (1e-4,)
-    return replace(e, datasets=e.datasets[:1], depths=depths, seeds=2, epochs=0.3, rates=rates, choose_rate=False)
+    return replace(
+        e, datasets=e.datasets[:1], depths=depths, seeds=2, epochs=0.3, rates=rates, choose_rate=False, evaluations=1
+    )
 
 
 def _smoke(e: Experiment) -> Experiment:

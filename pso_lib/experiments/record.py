@@ -10,14 +10,16 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pso_lib.experiments.catalogue import Experiment
 
-__all__ = ["RESULTS", "Journal", "ResultError", "load", "path_of", "provenance", "select", "write"]
+__all__ = ["RESULTS", "Journal", "ResultError", "load", "path_of", "provenance", "select", "summary", "write"]
 
 # In a checkout its results/; where the library is installed as a package, results/ of the current folder.
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -40,6 +42,15 @@ _RUN = {
     "curve": dict,
 }
 _TOP = {"format": str, "version": int, "experiment": str, "scale": str, "configuration": dict, "provenance": dict}
+
+
+class Spread(NamedTuple):
+    """Test accuracies of several runs."""
+
+    mean: float
+    min: float
+    max: float
+    runs: int
 
 
 class ResultError(ValueError):
@@ -154,6 +165,18 @@ def select(result: dict, **wanted) -> list[dict]:
     if unknown:
         raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(_RUN)}.")
     return [run for run in result["runs"] if all(run[key] == value for key, value in wanted.items())]
+
+
+def summary(runs: Sequence[dict], *by: str) -> dict[tuple, Spread]:
+    """Mean, minimum and maximum of the test accuracy of the runs that agree in the fields ``by``.
+
+    ``summary(runs, "arm", "depth")["he", 50].mean``; with one field the keys are its bare values.
+    """
+    groups: dict = {}
+    for run in runs:
+        key = tuple(run[field] for field in by)
+        groups.setdefault(key if len(by) > 1 else key[0], []).append(run["test_accuracy"])
+    return {key: Spread(sum(a) / len(a), min(a), max(a), len(a)) for key, a in groups.items()}
 
 
 def validate(result, path: Path) -> None:

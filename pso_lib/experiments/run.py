@@ -19,7 +19,7 @@ from pso_lib.experiments import record
 from pso_lib.experiments.catalogue import Arm, Experiment, build, experiment, scale_of
 from pso_lib.training import History
 
-__all__ = ["run"]
+__all__ = ["live", "run"]
 
 CHOOSING_SEED = 1_000  # no reported run uses it
 TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
@@ -81,6 +81,17 @@ def run(
     journal.path.unlink()
     progress(f"wrote {target}")
     return result
+
+
+def live(plan: Experiment, *, device: str | None = None, root: Path | None = None) -> list[dict]:
+    """Run an experiment here and now and return its runs; nothing is written. By default on CUDA if there is any."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    runs = []
+    for dataset in plan.datasets:
+        images = data.load(dataset, root=root, device=device)
+        for _, layer, depth in _units(replace(plan, datasets=(dataset,))):
+            runs += _run_unit(plan, images, dataset, layer, depth, device)["runs"]
+    return runs
 
 
 def _units(plan: Experiment):
