@@ -17,9 +17,11 @@ networks      lift, L layers, readout
 jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
 persistence   the subspace on which every layer keeps lengths; what happens between inputs
 scale         smoke, quick or full: how much an experiment runs
+download      the folder data sets live in, and the download into it
 image_files   pictures in class folders, in a tar, in idx files
-image_sources where the data sets come from, and the download
+image_sources where the data sets come from
 data          images on the device once
+text          characters of a text, in windows
 training      a plain training loop
 ensemble      many networks of one shape in one pass (stacked: its buffers and its step)
 experiments   named experiments as data; run, resume, record, load

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from pso_lib.errors import nearest, require_positive_int
-from pso_lib.image_files import DataError, Raw, cut
+from pso_lib.download import data_root
+from pso_lib.errors import DataError, nearest, require_positive_int
+from pso_lib.image_files import Raw, cut
 from pso_lib.image_sources import read_cifar10, read_digits, read_folder, read_mnist
 from pso_lib.scale import scale
 
@@ -91,14 +92,6 @@ class Images:
         """Undo the normalisation, for drawing: rows (..., d) to pictures (..., c, h, w) in [0, 1]."""
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.mean, self.std))
         return (x.unflatten(-1, self.shape) * std + mean).clamp(0, 1)
-
-
-def data_root(root: str | os.PathLike | None = None) -> Path:
-    """The folder data sets live in: ``root``, else ``PSO_DATA``, else ``~/.cache/pso_lib``."""
-    given = Path(root or os.environ.get("PSO_DATA") or "~/.cache/pso_lib").expanduser()
-    if given.is_file():
-        raise DataError(f"the data root {given} is a file; give a folder as root= or in PSO_DATA.")
-    return given
 
 
 def load(

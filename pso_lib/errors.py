@@ -4,7 +4,11 @@ from difflib import get_close_matches
 
 import torch
 
-__all__ = ["nearest", "require_choice", "require_finite", "require_positive_int", "require_shape"]
+__all__ = ["DataError", "nearest", "require_choice", "require_finite", "require_positive_int", "require_shape"]
+
+
+class DataError(RuntimeError):
+    """A data set is missing, damaged or not what it should be. The text holds the remedy."""
 
 
 def nearest(given, known) -> str:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pso_lib.errors import DataError
+
 __all__ = [
-    "DataError",
     "Raw",
     "balanced",
     "check_idx",
@@ -28,10 +29,6 @@ __all__ = [
 ]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-
-
-class DataError(RuntimeError):
-    """A data set is missing, damaged or not what it should be. The text holds the remedy."""
 
 
 class Raw(NamedTuple):

@@ -1,28 +1,22 @@
 """Where the book's image data sets come from: torchvision, a tar, class folders, scikit-learn.
 
-Each reader returns (train, test, class names, title). A download is tried only after a quick look
-whether the network answers, so that a machine without one fails in seconds, with the way out.
+Each reader returns (train, test, class names, title).
 """
 
-import contextlib
-import queue
-import socket
-import threading
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pso_lib.image_files import DataError, Raw, check_idx, check_limit, class_folders, read_pictures
+from pso_lib.download import obtain
+from pso_lib.errors import DataError
+from pso_lib.image_files import Raw, check_idx, check_limit, class_folders, read_pictures
 
 __all__ = ["read_cifar10", "read_digits", "read_folder", "read_mnist"]
 
-PATIENCE = 8.0  # seconds to wait for the network's first answer; a stalled download gets four times that
 Source = tuple[Raw, Raw, list[str], str]
 Limits = tuple[int | None, int | None]
+_IN_PLACE = "that holds it in torchvision's layout", "load('digits')"
 
 
 def read_mnist(key: str, root: Path, download: bool) -> Source:
@@ -39,7 +33,7 @@ def read_mnist(key: str, root: Path, download: bool) -> Source:
     if not all(file.is_file() for file in files):
         local = all(file.is_file() or archive.is_file() for file, archive in zip(files, archives, strict=True))
         urls = [] if local else [mirror + kind.resources[0][0] for mirror in kind.mirrors]
-        _download(title, root, download, urls, lambda: kind(root, download=True))
+        obtain(title, root, download, urls, lambda: kind(root, download=True), *_IN_PLACE)
     remedy = f"Delete this file and load {title} again: it is then downloaded anew."
     counts = [check_idx(file, axes, remedy) for file, axes in zip(files, (3, 1, 3, 1), strict=True)]
     splits = []
@@ -67,7 +61,7 @@ def read_cifar10(root: Path, limits: Limits, download: bool) -> Source:
                 train, test, names, _ = read_folder(copy, limits)
                 return train, test, names, f"CIFAR-10 ({'JPEG copy' if lossy else 'copy in class folders'})"
         urls = [] if (root / CIFAR10.filename).is_file() else [CIFAR10.url]
-        _download("CIFAR-10", root, download, urls, lambda: CIFAR10(root, download=True))
+        obtain("CIFAR-10", root, download, urls, lambda: CIFAR10(root, download=True), *_IN_PLACE)
     try:
         splits = [CIFAR10(root, train=train, download=False) for train in (True, False)]
     except RuntimeError as error:
@@ -143,63 +137,3 @@ def read_folder(
             )
         train, test = (raw._replace(pixels=raw.pixels.expand(-1, 3, -1, -1)) for raw in (train, test))
     return train, test, list(listing.splits["train"]), title
-
-
-# ------------------------------------------------------------------------------------------- download
-
-
-def _download(title: str, root: Path, allowed: bool, urls: list[str], fetch) -> None:
-    """Let torchvision fetch a data set into ``root``; any failure becomes one ``DataError``."""
-    why = "download=False" if not allowed else _silence(urls)
-    if not why:
-        try:
-            with _stall_limit(4 * PATIENCE):
-                fetch()
-            return
-        except Exception as error:  # URLError, RuntimeError, PermissionError, TimeoutError, …
-            why = f"{type(error).__name__}: {error}"
-    raise DataError(
-        f"{title} is not in {root} and could not be downloaded there ({why}). Ways out: point root=, or the "
-        "environment variable PSO_DATA, at a folder that holds it in torchvision's layout; or load it once on "
-        "a machine with a network and copy that folder here; or use load('digits'), which needs no download."
-    )
-
-
-def _silence(urls: list[str]) -> str:
-    """Why none of the addresses answers within ``PATIENCE`` seconds; "" as soon as one does.
-
-    In threads, because looking up a name may hang past any timeout; urllib, because it knows proxies.
-    """
-    answers: queue.Queue[str] = queue.Queue()
-
-    def ask(url: str) -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
-            answers.put("")
-        except urllib.error.HTTPError:
-            answers.put("")  # an answer all the same; the download will say what is wrong
-        except Exception as error:
-            answers.put(f"no network: {error}")
-
-    for url in urls:
-        threading.Thread(target=ask, args=(url,), daemon=True).start()
-    why, end = "", time.monotonic() + PATIENCE
-    for _ in urls:
-        try:
-            why = answers.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            return f"no network: no answer within {PATIENCE:g} s"
-        if not why:
-            return ""
-    return why
-
-
-@contextlib.contextmanager
-def _stall_limit(seconds: float):
-    """torchvision opens its connections without a timeout; give them one, and the old one back."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from image_samples import no_network, write_idx  # noqa: F401
 
-from pso_lib import image_files, image_sources
+from pso_lib import download, image_files
 from pso_lib.data import DataError, data_root, for_scale, load
 
 pytestmark = pytest.mark.usefixtures("no_network")
@@ -170,7 +170,7 @@ def test_absent_without_a_network(tmp_path, name, title):
 
 
 def test_a_network_that_never_answers_fails_quickly(monkeypatch):
-    monkeypatch.setattr(image_sources, "PATIENCE", 0.2)
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: time.sleep(5))
     start = time.monotonic()
     with pytest.raises(DataError, match="no answer within 0.2 s"):
@@ -179,13 +179,13 @@ def test_a_network_that_never_answers_fails_quickly(monkeypatch):
 
 
 def test_download_false_never_asks(monkeypatch):
-    monkeypatch.setattr(image_sources, "_silence", lambda urls: pytest.fail("asked the network"))
+    monkeypatch.setattr(download, "silence", lambda urls: pytest.fail("asked the network"))
     with pytest.raises(DataError, match="download=False"):
         load("cifar10", download=False)
 
 
 def test_a_download_lands_under_the_root(monkeypatch, tmp_path):
-    monkeypatch.setattr(image_sources, "_silence", lambda urls: "")
+    monkeypatch.setattr(download, "silence", lambda urls: "")
     monkeypatch.setattr(
         torchvision.datasets.MNIST, "download", lambda self: self._check_exists() or write_idx(self.root)
     )
@@ -193,7 +193,7 @@ def test_a_download_lands_under_the_root(monkeypatch, tmp_path):
 
 
 def test_a_download_that_breaks_off(monkeypatch):
-    monkeypatch.setattr(image_sources, "_silence", lambda urls: "")
+    monkeypatch.setattr(download, "silence", lambda urls: "")
 
     def break_off(self):
         raise TimeoutError("timed out")
