@@ -31,10 +31,12 @@ class PersistentSubspace:
 
     Attributes:
         carried: orthonormal columns that span V_0 = V, V_1, …, V_L, with V_l = G_l V: (L + 1, n, d).
+        dimensions: the persistent dimension of the first 0, 1, …, L layers alone: n, …, d.
         tolerance: the one it was computed with.
     """
 
     carried: Tensor
+    dimensions: tuple[int, ...]
     tolerance: float
 
     @property
@@ -96,7 +98,7 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float = 1e-8) -> Persi
         raise ValueError(f"x has shape {tuple(x.shape)}; a persistent subspace is of one input, ({network.dim},).")
     n = network.dim
     carried = [torch.eye(n, dtype=x.dtype, device=x.device)]  # V_0 … V_l, columns
-    reach = carried[0]  # R
+    reach, dimensions = carried[0], [n]  # R
     for J in layer_jacobians(network, x[None])[:, 0]:
         scale = max(1.0, torch.linalg.matrix_norm(J, 2).item() ** 2)
         residual = reach.T @ (J.T @ J - torch.eye(n, dtype=x.dtype, device=x.device))  # (r, n)
@@ -106,7 +108,8 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float = 1e-8) -> Persi
         clean = carried[-1] - _leak(residual / scale, carried[-1])
         carried.append(torch.linalg.qr(J @ clean)[0])
         reach = _range(J @ reach, tolerance)
-    return PersistentSubspace(torch.stack(carried), tolerance)
+        dimensions.append(carried[-1].shape[1])
+    return PersistentSubspace(torch.stack(carried), tuple(dimensions), tolerance)
 
 
 def persistent_dimension(network, x: Tensor, *, tolerance: float = 1e-8) -> Tensor:

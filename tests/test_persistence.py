@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pso_lib import init
-from pso_lib.layers import Fold
+from pso_lib.layers import Fold, Residual
 from pso_lib.networks import DeepNetwork, deep_network, plain_network
 from pso_lib.persistence import (
     coherence,
@@ -179,6 +179,24 @@ def test_bad_input_names_the_remedy(call, parts):
         assert part in str(caught.value)
 
 
+def test_dimensions_are_those_of_the_first_layers_alone():
+    network = deep_network(6, N, outer="tied", orthogonal="start", generator=seeded(), dtype=torch.float64)
+    found = persistent_subspace(network, point())
+    alone = [persistent_subspace(DeepNetwork(network.layers[:depth]), point()).dimension for depth in range(1, 7)]
+    assert found.dimensions == (N, *alone) and N > alone[0] > alone[-1] == found.dimension
+
+
+def test_the_dimension_is_at_least_the_width_less_what_each_layer_gives_up():
+    layers = [Residual(N, 2, beta=-1.0, outer="tied", orthogonal="start", generator=seeded(s)) for s in range(12)]
+    network, x = DeepNetwork(layers).double(), point()
+    for layer in network.layers:  # float64 rows, so that the residual is a projection
+        layer.set_weights(A=torch.linalg.qr(layer.A.detach().T)[0].T)
+    given_up = (torch.linalg.svdvals(layer_jacobians(network, x[None])[:, 0]) < 0.5).sum(1)
+    found = persistent_subspace(network, x).dimensions
+    for depth in range(13):
+        assert found[depth] == max(0, N - int(given_up[:depth].sum()))  # independent draws: with equality
+
+
 # The bounds on the gradient
 
 
@@ -231,3 +249,50 @@ def test_separation_and_coherence_tell_shared_from_independent_folds():
     assert separation(independent, x)[-1] < 0.2 < 0.5 < separation(shared, x)[-1]
     projected = started(init.projection_, 100, n=64, kind="residual", beta=-1.0, k=8, blocks="orthogonal")
     assert coherence(projected, x)[-1] > 0.9 and coherence(independent, x)[-1].abs() < 0.1
+
+
+def isometric_on_carried(n: int, d: int, depth: int, complement: float, g: torch.Generator):
+    """Layer Jacobians (depth, n, n), isometric on carried subspaces of dimension d and anything elsewhere; V and U."""
+    V = carried = init.haar(n, d, g)
+    J = []
+    for _ in range(depth):
+        after = init.haar(n, d, g)
+        rest = torch.eye(n, dtype=torch.float64) - carried @ carried.T
+        J.append(after @ carried.T + init.gaussian(n, n, complement / n**0.5, g) @ rest)
+        carried = after
+    return torch.stack(J), V, carried
+
+
+@pytest.mark.parametrize("complement", [0.0, 0.3, 3.0])
+def test_the_lower_bound_needs_no_strong_subspace(complement):
+    """At every layer, whatever the layers do off V; and with V in place of U it is false."""
+    g, broken = seeded(), 0
+    for _ in range(200):
+        n, d, depth = (int(torch.randint(*bounds, (), generator=g)) for bounds in ((3, 12), (1, 3), (1, 6)))
+        J, V, U = isometric_on_carried(n, d, depth, complement, g)
+        gradient = init.gaussian(n, 1, 1.0, g)[:, 0]
+        floor, wrong_floor = (U.T @ gradient).norm(), (V.T @ gradient).norm()
+        for step in J.flip(0):
+            gradient = step.T @ gradient
+            assert gradient.norm() >= floor * (1 - 1e-12)
+        broken += bool(gradient.norm() < wrong_floor)
+        if complement == 0.0:
+            torch.testing.assert_close(gradient.norm(), floor)  # the bound is attained
+    assert broken > 0 or complement > 1
+
+
+def test_an_isometric_subspace_need_not_be_strong():
+    """diag(2, 1/2) keeps the length of (1, 2) by luck; where nothing stretches, luck is excluded."""
+    M, v = torch.diag(torch.tensor([2.0, 0.5])), torch.tensor([1.0, 2.0])
+    assert (M @ v).norm() == v.norm() and not torch.equal(M.T @ (M @ v), v)
+    g = seeded(1)
+    for _ in range(50):  # largest singular value 1: kept lengths are eigenvectors of M^T M
+        left, right = init.haar(6, 6, g), init.haar(6, 6, g)
+        s = torch.rand(6, generator=g, dtype=torch.float64)
+        s[:3] = 1.0
+        M = left * s @ right
+        v = right[:3].T @ init.gaussian(3, 1, 1.0, g)[:, 0]
+        torch.testing.assert_close((M @ v).norm(), v.norm())
+        torch.testing.assert_close(M.T @ (M @ v), v)
+        other = v + 0.1 * right[4]
+        assert (M @ other).norm() < other.norm()
