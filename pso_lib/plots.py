@@ -156,11 +156,14 @@ def label_ends(ax: plt.Axes, *, gap: float = 0.055, pad: float = 0.02) -> None:
     places = {}
     for i in order:
         places[i] = last = max(heights[i], last + gap)
-    overflow = max(0.0, last - 1.0)
+    limit = 1.0
+    for i in reversed(order):  # what would stand above the axes presses down only what is in its way
+        places[i] = min(places[i], limit)
+        limit = places[i] - gap
     for i, line in enumerate(lines):
         ax.annotate(
             line.get_label(),
-            (1 + pad, places[i] - overflow),
+            (1 + pad, places[i]),
             xycoords="axes fraction",
             color=line.get_color(),
             va="center",
@@ -177,12 +180,12 @@ def depth_axis(ax: plt.Axes, depths: Sequence[int] = DEPTHS) -> None:
     ax.set_xlabel("depth $L$ (layers)")
 
 
-def chance_line(ax: plt.Axes, classes: int) -> None:
-    """The accuracy of guessing, drawn and named; the axis starts at zero."""
+def chance_line(ax: plt.Axes, classes: int, *, at: float = 0.01) -> None:
+    """The accuracy of guessing, drawn, and named at the share ``at`` of the axis width; the axis starts at zero."""
     ax.axhline(1 / classes, color=_GREY, linewidth=1, linestyle=(0, (1, 2)))
     ax.annotate(
         "chance",
-        (0.01, 1 / classes),
+        (at, 1 / classes),
         xycoords=("axes fraction", "data"),
         va="bottom",
         fontsize=9,

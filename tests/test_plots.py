@@ -52,6 +52,16 @@ def test_labels_at_the_ends_do_not_overlap():
     assert len(heights) == 3 and np.diff(heights).min() > 0.049
 
 
+def test_crowded_labels_at_the_top_leave_the_others_alone():
+    _, ax = plt.subplots()
+    for height, name in ((0.99, "he"), (0.995, "xavier"), (1.0, "orthogonal"), (0.5, "shared")):
+        ax.plot([0, 1], [0, height], **plots.method_style(name))
+    ax.set_ylim(0, 1)
+    plots.label_ends(ax, gap=0.05)
+    heights = sorted(text.xy[1] for text in ax.texts)
+    assert heights == pytest.approx([0.5, 0.9, 0.95, 1.0])
+
+
 def test_depth_axis_and_chance():
     _, ax = plt.subplots()
     plots.depth_axis(ax)
