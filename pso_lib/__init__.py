@@ -23,6 +23,11 @@ image_sources where the data sets come from
 data          images on the device once
 text          characters of a text, in windows
 training      a plain training loop
+gpt           a small Transformer language model
+patients      the three networks made unstable: Transformer, deep MLP, residual CNN
+optimizers    AdamW, and Muon beside it
+peers         what others do against unstable training
+stability     the loop of the experiments on instability, and what failure is
 ensemble      many networks of one shape in one pass (stacked: its buffers and its step)
 experiments   named experiments as data; run, resume, record, load
 plots         one look for all figures
