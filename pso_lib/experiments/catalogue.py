@@ -189,7 +189,7 @@ _full = {
             tuple(
                 Arm(f"{name}_k{k}", "A", name, k=k)
                 for name in ("block", "projection")
-                for k in (1, 8, 16, 32, 48, 56, 63)
+                for k in (1, 16, 32, 48, 56, 63)
             ),
             ("mnist",),
             (50, 200),
