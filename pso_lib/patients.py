@@ -217,8 +217,8 @@ class ConvBlock(nn.Module):
 class ConvNet(nn.Module):
     """A small residual CNN: rows (B, c h w) to logits (B, classes).
 
-    A 3 x 3 convolution to ``width`` channels, blocks (the picture is halved after the first half of them), the mean
-    over the picture, an affine head. Kernels start from He's normal law.
+    A 3 x 3 convolution to ``width`` channels (every second pixel where a side has 20 or more), blocks (the picture is
+    halved after the first half of them), the mean over the picture, an affine head. Kernels start from He's normal law.
 
     Args:
         shape: (c, h, w) of a picture.
@@ -243,7 +243,8 @@ class ConvNet(nn.Module):
             require_positive_int(argument, size)
         require_choice("norm", norm, ("group", "none"))
         self.shape = tuple(shape)
-        self.stem = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
+        stride = 2 if min(self.shape[1:]) >= 20 else 1
+        self.stem = nn.Conv2d(shape[0], width, 3, stride=stride, padding=1, bias=False)
         self.blocks = nn.ModuleList(ConvBlock(width, norm) for _ in range(blocks))
         self.norm = _group_norm(width, norm)
         self.head = nn.Linear(width, classes)

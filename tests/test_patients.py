@@ -100,6 +100,13 @@ def test_without_normalisation_the_cnn_grows_with_depth():
     assert growth["group"] < 4 and growth["none"] > 8, growth  # like the root of the depth; by a factor each block
 
 
+def test_large_pictures_are_halved_at_once():
+    model = ConvNet((3, 28, 20), 10, 2, 8, generator=seeded())
+    states = model.states(torch.zeros(2, 3 * 28 * 20))
+    assert [tuple(s.shape[-2:]) for s in states] == [(14, 10), (7, 5), (7, 5)]
+    assert model(torch.zeros(2, 3 * 28 * 20)).shape == (2, 10)
+
+
 def test_bad_sizes(tasks):
     with pytest.raises(ValueError, match="norm='batch' is unknown"):
         ConvNet((1, 8, 8), 10, norm="batch")
