@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         if name == "run":
             command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
             command.add_argument("--epochs", type=float, help="fewer, or more, than the protocol; the result says so")
+            command.add_argument("--evaluations", type=int, help="points of each accuracy curve")
             command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
                 folder=options.out,
                 root=options.data,
                 epochs=options.epochs,
+                evaluations=options.evaluations,
                 progress=_say,
             )
         else:

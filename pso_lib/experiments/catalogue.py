@@ -187,9 +187,7 @@ _full = {
             "subspace_dimension",
             "How much of the width may be non-isometric? (their Figure 3)",
             tuple(
-                Arm(f"{name}_k{k}", "A", name, k=k)
-                for name in ("block", "projection")
-                for k in (1, 16, 32, 48, 56, 63)
+                Arm(f"{name}_k{k}", "A", name, k=k) for name in ("block", "projection") for k in (1, 16, 32, 48, 56, 63)
             ),
             ("mnist",),
             (50, 200),

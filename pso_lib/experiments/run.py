@@ -15,6 +15,7 @@ import torch
 
 from pso_lib import data
 from pso_lib.ensemble import Ensemble
+from pso_lib.errors import require_positive_int
 from pso_lib.experiments import record
 from pso_lib.experiments.catalogue import Arm, Experiment, build, experiment, scale_of
 from pso_lib.training import History
@@ -33,6 +34,7 @@ def run(
     folder: Path | None = None,
     root: Path | None = None,
     epochs: float | None = None,
+    evaluations: int | None = None,
     progress: Callable[[str], None] = print,
 ) -> dict:
     """Run an experiment, or what is left of it, and return its result, which is then on disk as well.
@@ -42,7 +44,7 @@ def run(
         scale: "smoke", "quick" or "full"; with an ``Experiment`` of your own only a label.
         folder: where results lie; ``results/`` of the checkout by default.
         root: of the data sets; by default as ``pso_lib.data`` says.
-        epochs: in place of the experiment's own; the result says so.
+        epochs, evaluations: in place of the experiment's own; the result says so.
         progress: called with one line per finished unit.
 
     Raises:
@@ -54,6 +56,9 @@ def run(
         if not epochs > 0:
             raise ValueError(f"epochs must be positive, got {epochs!r}.")
         plan = replace(plan, epochs=epochs)
+    if evaluations is not None:
+        require_positive_int("evaluations", evaluations)
+        plan = replace(plan, evaluations=evaluations)
     target = record.path_of(plan.name, scale, folder)
     journal = record.Journal(target.with_suffix(".journal.jsonl"), plan, scale)
     units = list(_units(plan))
