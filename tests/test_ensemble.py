@@ -236,3 +236,13 @@ def test_the_cuda_graph_equals_the_cpu(digits, kind):
         assert ours[e].loss == pytest.approx(wanted[e].loss, rel=1e-9)
         torch.testing.assert_close(on_gpu.weights[e].cpu(), on_cpu.weights[e], rtol=1e-9, atol=1e-9)
     assert ours[1].diverged == wanted[1].diverged
+
+
+def test_numbers_too_small_for_float32_are_flushed_and_the_setting_is_put_back():
+    """Vanishing gradients must not make a step ten times slower; nor may training change the caller's arithmetic."""
+    tiny, seen = torch.tensor(1e-40), []
+    network = deep_network(2, 8, inputs=64, classes=10, generator=torch.Generator().manual_seed(0))
+    Ensemble([network]).train(
+        load("digits"), steps=2, lr=1e-3, batch=16, eval_every=1, at_eval=lambda *_: seen.append((tiny * 1).item())
+    )
+    assert seen[1:] == [0.0, 0.0] and (tiny * 1).item() != 0
