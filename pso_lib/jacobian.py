@@ -23,6 +23,7 @@ __all__ = [
     "singular_values",
     "isometry_error",
     "stable_rank",
+    "spectrum_stable_rank",
     "spectrum_by_depth",
     "gradient_norms",
     "kink_margin",
@@ -106,7 +107,11 @@ def isometry_error(J: Tensor) -> Tensor:
 
 def stable_rank(M: Tensor) -> Tensor:
     """The sum of the squared singular values over the largest squared, (..., m, n) to (...); between 1 and the rank."""
-    s = singular_values(M)
+    return spectrum_stable_rank(singular_values(M))
+
+
+def spectrum_stable_rank(s: Tensor) -> Tensor:
+    """The stable rank of the matrices whose singular values are ``s``, largest first: (..., r) to (...)."""
     top = s[..., :1]
     if (top == 0).any():
         raise ValueError("M holds a zero matrix, whose stable rank is not defined; leave it out.")
