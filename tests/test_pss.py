@@ -428,7 +428,7 @@ def test_more_can_be_done_on_a_trigger():
 
 
 def test_it_rescues_a_run_that_a_spike_would_ruin():
-    """One gradient 1e6 times too large, plain SGD: without the guard the weights are gone. (Skipping alone would do.)"""
+    """One gradient 1e6 times too large, plain SGD: unguarded, the weights are gone. (Skipping alone would do.)"""
     factors = [1.0] * 60 + [1e6] + [1.0] * 60
     losses = {}
     for method in ("watch", "clip"):
