@@ -112,9 +112,7 @@ def test_energy_by_hand():
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    m=st.integers(1, 7), n=st.integers(1, 7), seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100])
-)
+@given(m=st.integers(1, 7), n=st.integers(1, 7), seed=st.integers(0, 999), scale=st.sampled_from([1e-100, 1.0, 1e100]))
 def test_energy_is_a_share_and_has_no_scale(m, n, seed, scale):
     W, G = draw(2, m, n, seed=seed), draw(2, m, n, seed=seed + 1)
     pairs, gradient = (stable_jacobian_energy(W, G, denominator=d) for d in ("pairs", "gradient"))
