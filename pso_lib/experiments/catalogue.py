@@ -205,7 +205,7 @@ _full = {
                 for ends in ("orthogonal", "default")
             ),
             ("mnist",),
-            _DEPTHS,
+            (5, 50, 200),
             seeds=5,
             epochs=10,
             rates=_GRID,
@@ -219,6 +219,17 @@ _full = {
             seeds=5,
             epochs=20,
             rates=(1e-6, 1e-5, 1e-4, 1e-3),
+            choose_rate=False,
+        ),
+        Experiment(
+            "fixed_rates",
+            "Is a rate that learns well at first also safe to the end, at 200 layers?",
+            tuple(arm for arm in TYPE_A if arm.name in ("he", "looks_linear", "shared", "projection")),
+            ("mnist",),
+            (200,),
+            seeds=5,
+            epochs=20,
+            rates=(3e-5, 1e-4),
             choose_rate=False,
         ),
         Experiment(
