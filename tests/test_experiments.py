@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pso_lib import plots
-from pso_lib.experiments import ResultError, experiment, live, load, names, run, select, summary
+from pso_lib.experiments import ResultError, catalogue, experiment, live, load, names, record, run, select, summary
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.catalogue import build
 from pso_lib.experiments.record import Journal, path_of, write
@@ -34,7 +34,7 @@ def recorded(tiny, tmp_path_factory):
     return folder, result, lines
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", catalogue.names())
 @pytest.mark.parametrize("scale", ["smoke", "quick", "full"])
 def test_every_arm_of_every_experiment_can_be_built(name, scale):
     plan = experiment(name, scale)
@@ -42,6 +42,19 @@ def test_every_arm_of_every_experiment_can_be_built(name, scale):
     for arm in plan.arms:
         network = build(arm, 2, plan.width, 20, 10, seed=0)
         assert network(torch.zeros(3, 20)).shape == (3, 10)
+
+
+def test_the_configurations_are_those_of_the_recorded_results():
+    """A changed fingerprint would orphan journals and results that took hours: change plans on purpose only."""
+    known = {"smoke": "ec28758a585ecc1c", "quick": "1d5002436a88b3ed", "full": "15afef41bf15e1d5"}
+    assert {scale: record.fingerprint(experiment("depth", scale)) for scale in known} == known
+
+
+@pytest.mark.parametrize("path", sorted(record.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_recorded_result_is_valid(path):
+    name, scale = path.stem.split(".")
+    result = load(name, scale)
+    assert result["configuration"]["name"] == name and len(result["runs"]) > 0
 
 
 def test_the_same_seed_gives_every_arm_the_same_ends():

@@ -7,6 +7,7 @@ from pathlib import Path
 from pso_lib.data import DataError
 from pso_lib.experiments import ResultError, experiment, load, names, run
 from pso_lib.experiments.record import RESULTS, path_of
+from pso_lib.experiments.registry import kind_named
 
 SCALES = ("smoke", "quick", "full")
 
@@ -23,8 +24,13 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
         if name == "run":
             command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
-            command.add_argument("--epochs", type=float, help="fewer, or more, than the protocol; the result says so")
-            command.add_argument("--evaluations", type=int, help="points of each accuracy curve")
+            command.add_argument(
+                "--epochs", type=float, help="of those on depth: fewer, or more, than planned; the result says so"
+            )
+            command.add_argument("--evaluations", type=int, help="of those on depth: points of each accuracy curve")
+            command.add_argument(
+                "--seeds", type=int, help="of those on unstable training, and of survival: fewer, or more"
+            )
             command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
@@ -39,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
                 root=options.data,
                 epochs=options.epochs,
                 evaluations=options.evaluations,
+                seeds=options.seeds,
                 progress=_say,
             )
         else:
@@ -63,30 +70,11 @@ def _list() -> None:
 
 
 def _show(result: dict) -> None:
-    """Mean, minimum and maximum of the test accuracy over seeds: arms down, depths across."""
     source = result["provenance"]
     print(f"{result['experiment']} at {result['scale']}: {', '.join(source['data'])}")
     print(f"{source['device']}, torch {source['torch']}, {source['date']}, {source['seconds']} s")
-    epochs, protocol = result["configuration"]["epochs"], source["protocol_epochs"]
-    print(f"{epochs:g} epochs" + ("" if epochs == protocol else f" (the protocol has {protocol:g})"))
-    runs = result["runs"]
-    depths = sorted({r["depth"] for r in runs})
-    # one line per arm, and per rate where the rates are what is compared
-    several = not result["configuration"]["choose_rate"] and len(result["configuration"]["rates"]) > 1
-    for dataset in dict.fromkeys(r["dataset"] for r in runs):
-        print(f"\n{dataset:28}" + "".join(f"{f'L = {d}':>20}" for d in depths))
-        for label in dict.fromkeys((r["arm"], r["lr"] if several else None) for r in runs if r["dataset"] == dataset):
-            row = f"{label[0]}" + (f" {label[1]:g}" if several else "")
-            cells = []
-            for depth in depths:
-                found = [
-                    r["test_accuracy"]
-                    for r in runs
-                    if (r["dataset"], r["arm"], r["depth"]) == (dataset, label[0], depth)
-                    and (not several or r["lr"] == label[1])
-                ]
-                cells.append(f"{sum(found) / len(found):.3f} [{min(found):.3f}, {max(found):.3f}]" if found else "–")
-            print(f"{row:28}" + "".join(f"{cell:>20}" for cell in cells))
+    for line in kind_named(result).table(result):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,26 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from pso_lib.experiments.catalogue import Experiment
+from pso_lib.experiments.registry import kind_named
+from pso_lib.experiments.spread import summary
 
-__all__ = ["RESULTS", "Journal", "ResultError", "load", "path_of", "provenance", "select", "summary", "write"]
+__all__ = [
+    "RESULTS",
+    "Journal",
+    "ResultError",
+    "load",
+    "path_of",
+    "provenance",
+    "select",
+    "summary",
+    "without_timings",
+    "write",
+]
 
 # In a checkout its results/; where the library is installed as a package, results/ of the current folder.
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,30 +37,7 @@ RESULTS = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd())
 FORMAT = "pso_lib experiment result"
 VERSION = 1
 
-_RUN = {
-    "dataset": str,
-    "arm": str,
-    "layer": str,
-    "init": str,
-    "depth": int,
-    "width": int,
-    "seed": int,
-    "lr": float,
-    "epochs": (int, float),
-    "test_accuracy": (int, float),
-    "diverged": bool,
-    "curve": dict,
-}
 _TOP = {"format": str, "version": int, "experiment": str, "scale": str, "configuration": dict, "provenance": dict}
-
-
-class Spread(NamedTuple):
-    """Test accuracies of several runs."""
-
-    mean: float
-    min: float
-    max: float
-    runs: int
 
 
 class ResultError(ValueError):
@@ -62,12 +49,12 @@ def path_of(name: str, scale: str, folder: Path | None = None) -> Path:
     return Path(folder or RESULTS) / f"{name}.{scale}.json"
 
 
-def configuration(experiment: Experiment) -> dict:
+def configuration(experiment) -> dict:
     """The experiment as plain JSON data."""
     return json.loads(json.dumps(asdict(experiment)))
 
 
-def fingerprint(experiment: Experiment) -> str:
+def fingerprint(experiment) -> str:
     """A hash of the configuration: two experiments with the same one may share a journal."""
     text = json.dumps(configuration(experiment), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -100,7 +87,7 @@ class Journal:
         ResultError: the journal on disk belongs to another configuration, or to no experiment.
     """
 
-    def __init__(self, path: Path, experiment: Experiment, scale: str):
+    def __init__(self, path: Path, experiment, scale: str):
         self.path, self.units = path, {}
         head = {"format": FORMAT + " journal", "fingerprint": fingerprint(experiment), "scale": scale}
         remedy = f"Move {path} away to start afresh."
@@ -161,22 +148,22 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
 
 def select(result: dict, **wanted) -> list[dict]:
     """The runs whose fields equal the wanted ones: ``select(result, arm="he", depth=50)``."""
-    unknown = set(wanted) - set(_RUN)
+    kind = kind_named(result)
+    unknown = set(wanted) - set(kind.fields)
     if unknown:
-        raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(_RUN)}.")
+        raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(kind.fields)}.")
     return [run for run in result["runs"] if all(run[key] == value for key, value in wanted.items())]
 
 
-def summary(runs: Sequence[dict], *by: str) -> dict[tuple, Spread]:
-    """Mean, minimum and maximum of the test accuracy of the runs that agree in the fields ``by``.
+def without_timings(result: dict) -> dict:
+    """A result without what differs from one time to the next: seconds, overhead, date, commit.
 
-    ``summary(runs, "arm", "depth")["he", 50].mean``; with one field the keys are its bare values.
+    Two results of one experiment, made on one machine with one version of torch, are then equal.
     """
-    groups: dict = {}
-    for run in runs:
-        key = tuple(run[field] for field in by)
-        groups.setdefault(key if len(by) > 1 else key[0], []).append(run["test_accuracy"])
-    return {key: Spread(sum(a) / len(a), min(a), max(a), len(a)) for key, a in groups.items()}
+    drop = kind_named(result).timings
+    kept = {key: value for key, value in result["provenance"].items() if key not in ("seconds", "date", "commit")}
+    runs = [{key: value for key, value in run.items() if key not in drop} for run in result["runs"]]
+    return result | {"provenance": kept, "runs": runs}
 
 
 def validate(result, path: Path) -> None:
@@ -194,14 +181,15 @@ def validate(result, path: Path) -> None:
             refuse(f"{key!r} is missing or not {kind.__name__}")
     if not isinstance(result.get("runs"), list) or not result["runs"]:
         refuse("it holds no runs")
+    kind = kind_named(result)
+    if kind is None:
+        refuse(f"its kind {result['kind']!r} is unknown to this library")
     for index, run in enumerate(result["runs"]):
-        for key, kind in _RUN.items():
-            if not isinstance(run, dict) or not isinstance(run.get(key), kind):
+        for key, of in kind.fields.items():
+            if not isinstance(run, dict) or key not in run or not isinstance(run[key], of):
                 refuse(f"run {index}: {key!r} is missing or of the wrong type")
-        if not 0 <= run["test_accuracy"] <= 1:
-            refuse(f"run {index}: test_accuracy is {run['test_accuracy']}")
-        if len(run["curve"].get("steps", ())) != len(run["curve"].get("test_accuracy", (None,))):
-            refuse(f"run {index}: the curve's steps and accuracies differ in number")
+        if flaw := kind.flaw(run):
+            refuse(f"run {index}: {flaw}")
 
 
 def _atomic(path: Path, data: bytes) -> None:

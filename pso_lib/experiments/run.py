@@ -1,33 +1,25 @@
 """Run an experiment unit by unit, resume it where it was, and write its result.
 
-A unit is one data set, one layer type and one depth: all its arms, seeds and rates train side by side in the
-ensemble engine. First, where the experiment says so, each arm's learning rate is chosen at this depth on held-out
-training images, which the reported runs then train on again.
+What a unit is, and how it is run, is the business of the experiment's kind.
 """
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from pso_lib import data
-from pso_lib.ensemble import Ensemble
 from pso_lib.errors import require_positive_int
 from pso_lib.experiments import record
-from pso_lib.experiments.catalogue import Arm, Experiment, build, experiment, scale_of
-from pso_lib.training import History
+from pso_lib.experiments.kind import Kind, Sources, Unit
+from pso_lib.experiments.registry import experiment, kind_of
 
 __all__ = ["live", "run"]
 
-CHOOSING_SEED = 1_000  # no reported run uses it
-TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
-
 
 def run(
-    name: str | Experiment,
+    name,
     scale: str = "quick",
     *,
     device: str = "cpu",
@@ -35,207 +27,91 @@ def run(
     root: Path | None = None,
     epochs: float | None = None,
     evaluations: int | None = None,
+    seeds: int | None = None,
     progress: Callable[[str], None] = print,
 ) -> dict:
     """Run an experiment, or what is left of it, and return its result, which is then on disk as well.
 
     Args:
-        name: of an experiment of the catalogue, or an ``Experiment`` of your own.
-        scale: "smoke", "quick" or "full"; with an ``Experiment`` of your own only a label.
+        name: of an experiment of the catalogue, or a plan of your own (an ``Experiment``, say).
+        scale: "smoke", "quick" or "full"; with a plan of your own only a label.
         folder: where results lie; ``results/`` of the checkout by default.
         root: of the data sets; by default as ``pso_lib.data`` says.
-        epochs, evaluations: in place of the experiment's own; the result says so.
+        epochs, evaluations: in place of the plan's own, for experiments on depth; the result says so.
+        seeds: the same, for those on unstable training and for ``survival``.
         progress: called with one line per finished unit.
 
     Raises:
         ResultError: a journal of another configuration is in the way.
+        ValueError: an override that this kind of experiment does not have.
     """
-    plan = experiment(name, scale) if isinstance(name, str) else name
-    protocol = plan.epochs
-    if epochs is not None:
-        if not epochs > 0:
-            raise ValueError(f"epochs must be positive, got {epochs!r}.")
-        plan = replace(plan, epochs=epochs)
-    if evaluations is not None:
-        require_positive_int("evaluations", evaluations)
-        plan = replace(plan, evaluations=evaluations)
+    protocol = experiment(name, scale) if isinstance(name, str) else name
+    kind = kind_of(protocol)
+    plan = _changed(protocol, kind, epochs=epochs, evaluations=evaluations, seeds=seeds)
     target = record.path_of(plan.name, scale, folder)
     journal = record.Journal(target.with_suffix(".journal.jsonl"), plan, scale)
-    units = list(_units(plan))
-    work = {unit: _work(plan, *unit) for unit in units}
-    total = sum(work.values())
-    done = sum(work[unit] for unit in units if _key(unit) in journal.units)
+    units = kind.units(plan)
+    total = sum(unit.work for unit in units)
+    done = sum(unit.work for unit in units if unit.key in journal.units)
     spent = worked = 0.0
-    images, loaded = None, None
+    sources = Sources(root, device)
     for unit in units:
-        key = _key(unit)
-        if key in journal.units:
+        if unit.key in journal.units:
             continue
-        dataset, layer, depth = unit
-        if loaded != dataset:
-            images, loaded = data.load(dataset, root=root, device=device), dataset
+        finished = [one for part in journal.units.values() for one in part["runs"]]
         begin = time.monotonic()
-        finished = _run_unit(plan, images, dataset, layer, depth, device)
+        found = kind.run_unit(plan, unit, sources, device, finished)
         seconds = time.monotonic() - begin
-        journal.add(key, finished | {"seconds": round(seconds, 1)})
-        spent, worked, done = spent + seconds, worked + work[unit], done + work[unit]
+        journal.add(unit.key, found | {"seconds": round(seconds, 1)})
+        spent, worked, done = spent + seconds, worked + unit.work, done + unit.work
         left = spent / worked * (total - done)
-        progress(f"{key}: {seconds:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
-    result = _assemble(plan, scale, journal, units, device, protocol)
+        progress(f"{unit.key}: {seconds:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
+    result = _assemble(plan, kind, scale, journal, units, device, protocol)
     record.write(target, result)
     journal.path.unlink()
     progress(f"wrote {target}")
     return result
 
 
-def live(plan: Experiment, *, device: str | None = None, root: Path | None = None) -> list[dict]:
+def live(plan, *, device: str | None = None, root: Path | None = None) -> list[dict]:
     """Run an experiment here and now and return its runs; nothing is written. By default on CUDA if there is any."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    runs = []
-    for dataset in plan.datasets:
-        images = data.load(dataset, root=root, device=device)
-        for _, layer, depth in _units(replace(plan, datasets=(dataset,))):
-            runs += _run_unit(plan, images, dataset, layer, depth, device)["runs"]
+    kind, sources, runs = kind_of(plan), Sources(root, device), []
+    for unit in kind.units(plan):
+        runs += kind.run_unit(plan, unit, sources, device, runs)["runs"]
     return runs
 
 
-def _units(plan: Experiment):
-    """Shallow depths first, so that a first picture comes early."""
-    layers = sorted({arm.layer for arm in plan.arms})
-    return ((dataset, layer, depth) for dataset in plan.datasets for depth in plan.depths for layer in layers)
-
-
-def _key(unit: tuple[str, str, int]) -> str:
-    dataset, layer, depth = unit
-    return f"{dataset}/{layer}/L={depth}"
-
-
-def _work(plan: Experiment, dataset: str, layer: str, depth: int) -> float:
-    arms = sum(arm.layer == layer for arm in plan.arms)
-    if plan.choose_rate:
-        return arms * depth * plan.epochs * (plan.seeds + len(plan.rates) * plan.choosing)
-    return arms * depth * plan.seeds * plan.epochs * len(plan.rates)
-
-
-def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, depth: int, device: str) -> dict:
-    arms = [arm for arm in plan.arms if arm.layer == layer]
-    choosing: list[dict] = []
-    if plan.choose_rate:
-        held = images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
-        jobs = [(arm, CHOOSING_SEED, rate) for arm in arms for rate in plan.rates]
-        found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, device, evaluations=1)
-        choosing = [
-            {"arm": arm.name, "depth": depth, "dataset": dataset, "lr": rate, "held_out_accuracy": _final(history)}
-            for (arm, _, rate), history in zip(jobs, found, strict=True)
-        ]
-        best = {
-            arm.name: max((c for c in choosing if c["arm"] == arm.name), key=lambda c: c["held_out_accuracy"])["lr"]
-            for arm in arms
-        }
-        jobs = [(arm, seed, best[arm.name]) for arm in arms for seed in range(plan.seeds)]
-    else:
-        jobs = [(arm, seed, rate) for arm in arms for rate in plan.rates for seed in range(plan.seeds)]
-    histories = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
-    runs = [
-        _as_run(plan, dataset, arm, depth, seed, rate, history)
-        for (arm, seed, rate), history in zip(jobs, histories, strict=True)
-    ]
-    return {"data": images.description, "choosing": choosing, "runs": runs}
-
-
-def _train(
-    plan: Experiment,
-    images: data.Images,
-    depth: int,
-    jobs: list[tuple[Arm, int, float]],
-    epochs: float,
-    device: str,
-    *,
-    evaluations: int,
-) -> list[History]:
-    steps = max(1, round(epochs * (len(images.train_y) // plan.batch)))
-    histories: list[History | None] = [None] * len(jobs)
-    # One activation and one beta at a time: the engine trains networks of one shape.
-    shapes: dict[tuple, list[int]] = {}
-    for index, (arm, _, _) in enumerate(jobs):
-        shapes.setdefault((arm.activation, scale_of(arm, depth) if arm.layer == "B" else 0), []).append(index)
-    together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
-    for indices in shapes.values():
-        for first in range(0, len(indices), together):
-            chunk = indices[first : first + together]
-            networks = [
-                build(jobs[i][0], depth, plan.width, images.train_x.shape[1], images.classes, jobs[i][1], device=device)
-                for i in chunk
-            ]
-            found = Ensemble(networks).train(
-                images,
-                steps=steps,
-                lr=[jobs[i][2] for i in chunk],
-                batch=plan.batch,
-                generators=[torch.Generator().manual_seed(jobs[i][1]) for i in chunk],
-                eval_every=max(1, steps // evaluations),
+def _changed(plan, kind: Kind, **given):
+    changes = {key: value for key, value in given.items() if value is not None}
+    for key in changes:
+        if key not in kind.overrides:
+            raise ValueError(
+                f"{plan.name} has no {key} to change; it is of the kind {kind.name!r}. Change its plan: "
+                f"run(dataclasses.replace(experiment({plan.name!r}), …))."
             )
-            for i, history in zip(chunk, found, strict=True):
-                histories[i] = history
-    return histories
+        if key != "epochs":
+            require_positive_int(key, changes[key])
+        elif not changes[key] > 0:
+            raise ValueError(f"epochs must be positive, got {changes[key]!r}.")
+    return replace(plan, **changes)
 
 
-def _as_run(plan, dataset: str, arm: Arm, depth: int, seed: int, rate: float, history: History) -> dict:
-    return {
-        "dataset": dataset,
-        "arm": arm.name,
-        "layer": arm.layer,
-        "init": arm.init,
-        "depth": depth,
-        "width": plan.width,
-        "seed": seed,
-        "lr": rate,
-        "epochs": plan.epochs,
-        "test_accuracy": _final(history),
-        "diverged": history.diverged,
-        "curve": {
-            "steps": list(history.steps),
-            "test_accuracy": [_number(a) or 0.0 for a in history.test_accuracy],
-            "loss": _thinned(history),
-        },
-    }
-
-
-def _final(history: History) -> float:
-    """The last accuracy; a network that has diverged answers nothing right."""
-    return _number(history.final_accuracy) or 0.0
-
-
-def _thinned(history: History) -> list[float | None]:
-    """The mean training loss between evaluations; None where it was not finite."""
-    bounds = [0, *[step for step in history.steps if step > 0]]
-    means = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
-        part = history.loss[start:end]
-        means.append(_number(sum(part) / len(part)) if part else None)
-    return means
-
-
-def _number(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None
-
-
-def _assemble(plan: Experiment, scale: str, journal: record.Journal, units, device: str, protocol: float) -> dict:
-    parts = [journal.units[_key(unit)] for unit in units]
+def _assemble(plan, kind: Kind, scale: str, journal: record.Journal, units: Sequence[Unit], device, protocol) -> dict:
+    parts = [journal.units[unit.key] for unit in units]
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     return {
         "format": record.FORMAT,
         "version": record.VERSION,
+        # results on depth are older than this field
+        **({} if kind.name == "depth" else {"kind": kind.name}),
         "experiment": plan.name,
         "scale": scale,
         "configuration": record.configuration(plan),
         "provenance": record.provenance(device, dtype)
-        | {
-            "seconds": round(sum(p["seconds"] for p in parts)),
-            "data": sorted({p["data"] for p in parts}),
-            "protocol_epochs": protocol,
-        },
-        "choosing": [choice for part in parts for choice in part["choosing"]],
+        | {"seconds": round(sum(p["seconds"] for p in parts)), "data": sorted({p["data"] for p in parts})}
+        | kind.provenance(protocol),
+        **kind.extras(plan, parts),
         "runs": [one for part in parts for one in part["runs"]],
     }
 

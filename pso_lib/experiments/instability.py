@@ -1,0 +1,230 @@
+"""The experiments on unstable training, as data: patients times methods times learning rates times seeds.
+
+Sizes at ``full`` are for two CPU cores in the background, from these costs of one step on one idle core: the small
+Transformer (0.2 M parameters) 26 ms, the one of 1 M parameters 75 ms, the MLP 4 ms, the CNN 9 ms. Most cells are of
+the small Transformer: what distinguishes methods is seen there as well, and seeds and rates are worth more than size.
+By these costs stable_learning_rate takes 3.6 hours of one core, pss_controls 2.2, pss_sensitivity 1.0, rescue 0.6, and
+survival 0.9: two processes side by side are done after some four hours.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from pso_lib.errors import require_choice
+from pso_lib.experiments.methods import CHOICES, CONTROLS, PEERS, SMOOTHINGS, Method, sensitivity
+
+__all__ = ["Instability", "Patient", "experiment", "names"]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A network with its data, and how long it trains.
+
+    Attributes:
+        name: the ``model`` of its runs.
+        task: "transformer", "mlp" or "cnn"; ``options`` go to that function of ``pso_lib.patients``.
+        data: a text or an image data set.
+        cost: milliseconds of a step on one CPU core, about; for the estimate of what is left.
+        methods, rates: names of the only methods, the only rates that it is trained with; () for all of the plan.
+    """
+
+    name: str
+    task: str
+    data: str
+    steps: int
+    cost: float
+    options: dict = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Instability:
+    """Patients times methods times learning rates times seeds, under one protocol.
+
+    Attributes:
+        rates: the one grid, for every method.
+        warmup, schedule: of the rate: linear, then "constant" or "cosine" down to a tenth.
+        limits: a run explodes if its loss is above limits[0] times its running minimum for limits[1] steps.
+        margin: a run trains if it does not explode and ends within so many nats of the best method's mean final loss.
+        detector: warm-up and cooldown of the triggers, in steps.
+        injury: of ``rescue``: (first step, last step, factor of the rate); () for none.
+        curve, looks: points of the loss curve, and looks at the spectra.
+    """
+
+    name: str
+    question: str
+    patients: tuple[Patient, ...]
+    methods: tuple[Method, ...]
+    rates: tuple[float, ...]
+    seeds: int = 3
+    warmup: int = 50
+    schedule: str = "cosine"
+    limits: tuple[float, int] = (1.5, 100)
+    margin: float = 0.1
+    detector: tuple[int, int] = (50, 30)
+    injury: tuple = ()
+    curve: int = 40
+    looks: int = 12
+
+    def methods_of(self, patient: Patient) -> tuple[Method, ...]:
+        """Those that this patient is trained with: QK-norm, for one, is for attention alone."""
+        return tuple(
+            m
+            for m in self.methods
+            if (not patient.methods or m.name in patient.methods)
+            and (m.peer != "qk_norm" or patient.task == "transformer")
+        )
+
+
+_SMALL = {"width": 64, "layers": 4}
+_TRANSFORMER = Patient("transformer", "transformer", "tinyshakespeare", 800, 26, _SMALL)
+_POST = Patient("transformer_post", "transformer", "tinyshakespeare", 800, 26, _SMALL | {"norm": "post"})
+_LARGE = Patient("transformer_1m", "transformer", "tinyshakespeare", 800, 75)
+_MLP = Patient("mlp", "mlp", "mnist", 800, 4)
+_CNN = Patient("cnn", "cnn", "fashion-mnist", 600, 9, {"width": 8, "batch": 32, "norm": "none"})
+_GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+_full = {
+    e.name: e
+    for e in (
+        Instability(
+            "stable_learning_rate",
+            "Up to which learning rate does each method train, and how well?",
+            (
+                _TRANSFORMER,
+                _MLP,
+                _CNN,
+                replace(
+                    _POST, methods=("adamw", "clip", "zclip", "qk_norm", "muon", "pss_clip", "pss_log", "pss_published")
+                ),
+                replace(_LARGE, methods=("adamw", "clip", "pss_clip", "pss_log"), rates=(1e-3, 3e-3, 1e-2, 3e-2)),
+            ),
+            PEERS + SMOOTHINGS,
+            _GRID,
+        ),
+        Instability(
+            "pss_controls",
+            "Is it the smoothing that helps, or the skipped step, the shrinking, the moment?",
+            # each at the rates at which it begins to fail, and the paper's detector to fire
+            (
+                replace(_TRANSFORMER, rates=(1e-2, 3e-2, 1e-1)),
+                replace(_POST, rates=(1e-3, 3e-3, 1e-2)),
+                replace(_MLP, rates=(3e-3, 1e-2, 3e-2)),
+            ),
+            CONTROLS,
+            _GRID,
+            seeds=5,
+        ),
+        Instability(
+            "pss_sensitivity",
+            "How much depends on tau, on alpha, and on what the paper leaves open?",
+            (_TRANSFORMER, replace(_POST, rates=(3e-3,))),
+            (Method("adamw", peer="adamw"), *sensitivity((1.2, 1.5, 2.0, 2.5, 4.0), (0.5, 0.9, 0.99)), *CHOICES),
+            (1e-2, 3e-2),
+        ),
+        Instability(
+            "rescue",
+            "What brings a run back that has exploded?",
+            (replace(_TRANSFORMER, steps=900), replace(_MLP, steps=900)),
+            tuple(
+                Method(name, peer="adamw", remedy=remedy)
+                for name, remedy in (
+                    ("nothing", "none"),
+                    ("lower_rate", "lower"),
+                    ("reset_moments", "moments"),
+                    ("checkpoint", "checkpoint"),
+                    ("restart", "restart"),
+                    ("smooth_clip", "clip"),
+                    ("smooth_log", "log"),
+                    ("smooth_published", "published"),
+                    ("shrink", "shrink"),
+                    ("smooth_clip_reset", "clip+moments"),
+                    ("shrink_reset", "shrink+moments"),
+                )
+            )
+            + (
+                Method("guard_clip", remedy="none"),
+                Method("guard_published", action="published", remedy="none"),
+                Method("clip", peer="clip", remedy="none"),
+            ),
+            (1e-3, 3e-3),
+            schedule="constant",
+            injury=(301, 420, 30.0),
+        ),
+    )
+}
+
+
+def _small(patient: Patient, steps: int, **sizes) -> Patient:
+    """With smaller networks: a Transformer of 3 layers on shorter windows takes 7 ms a step."""
+    options = dict(patient.options) | sizes
+    if patient.task == "transformer":
+        options |= {"layers": 3, "batch": 8, "context": 32, "windows": 64}
+    cost = {"transformer": 7, "mlp": 4, "cnn": 9}[patient.task]
+    return replace(patient, steps=steps, cost=cost, options=options, methods=(), rates=())
+
+
+_QUICK = {  # methods, rates: live, 30 to 80 s on one CPU core
+    "stable_learning_rate": (("adamw", "clip", "muon", "pss_clip"), (1e-3, 1e-2, 3e-2, 1e-1)),
+    "pss_controls": (("adamw", "pss_clip", "skip", "shrink", "random_times", "stable_rank"), (3e-2, 1e-1)),
+    "pss_sensitivity": (("adamw", *(f"tau={t:g} alpha=0.9" for t in (1.2, 1.5, 2.5, 4)), "ceil"), (3e-2, 1e-1)),
+    "rescue": (("nothing", "checkpoint", "restart", "smooth_clip", "shrink", "guard_clip", "clip"), (3e-3,)),
+}
+
+
+def _quick(e: Instability) -> Instability:
+    """Live: the Transformer, made smaller, two seeds, 240 steps, patience and cooldown shortened in proportion."""
+    methods, rates = _QUICK[e.name]
+    return replace(
+        e,
+        patients=(_small(e.patients[0], 300 if e.injury else 240),),
+        methods=tuple(m for m in e.methods if m.name in methods),
+        rates=rates,
+        seeds=2,
+        warmup=20,
+        limits=(1.5, 40),
+        detector=(20, 12),
+        injury=(101, 145, 30.0) if e.injury else (),
+        looks=8,
+    )
+
+
+def _smoke(e: Instability) -> Instability:
+    """For the tests: every patient and every method, tiny, a few steps on bundled data."""
+    tiny = {
+        "transformer": {"width": 8, "layers": 1, "heads": 2, "batch": 2, "context": 8, "windows": 4},
+        "mlp": {"depth": 2, "width": 8, "batch": 8, "held_out": 64},
+        "cnn": {"blocks": 1, "width": 4, "batch": 4, "held_out": 32},
+    }
+    norms = ({"norm": p.options["norm"]} if "norm" in p.options else {} for p in e.patients)
+    patients = tuple(
+        replace(
+            p, data="topics" if p.task == "transformer" else "digits", steps=9, rates=(), options=tiny[p.task] | norm
+        )
+        for p, norm in zip(e.patients, norms, strict=True)
+    )
+    return replace(
+        e,
+        patients=patients,
+        rates=e.rates[-1:],
+        seeds=2,
+        warmup=2,
+        limits=(1.5, 3),
+        detector=(2, 1),
+        methods=tuple(replace(m, period=3) for m in e.methods),
+        injury=(4, 6, 30.0) if e.injury else (),
+        curve=5,
+        looks=3,
+    )
+
+
+def names() -> list[str]:
+    """The names of these experiments."""
+    return list(_full)
+
+
+def experiment(name: str, scale: str = "full") -> Instability:
+    """The experiment of that name at a scale. Raises ``ValueError`` for an unknown one."""
+    require_choice("experiment", name, _full)
+    require_choice("scale", scale, ("smoke", "quick", "full"))
+    return {"smoke": _smoke, "quick": _quick, "full": lambda e: e}[scale](_full[name])

@@ -1,0 +1,131 @@
+"""The methods of the experiments on unstable training, as data, and the arms they stand for.
+
+Peers come from ``pso_lib.peers``. Everything else is a ``Guard``: what it does times when it does it, so that each of
+the two can be changed alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pso_lib.errors import require_choice
+from pso_lib.peers import ARMS, Arm
+from pso_lib.pss import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, Trigger
+
+__all__ = ["CHOICES", "CONTROLS", "Method", "PEERS", "SMOOTHINGS", "TRIGGERS", "arm_of", "sensitivity", "trigger_of"]
+
+TRIGGERS = ("norm", "stable_rank", "energy", "periodic", "random")
+EVERY = 10  # steps between two readings of the stable rank; five times as many between two of the energy
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train, as plain data.
+
+    Attributes:
+        name: unique within an experiment; the ``method`` of its runs.
+        peer: the name of an arm of ``pso_lib.peers.ARMS``; "" for a guard.
+        action: the guard's method: a smoothing, "skip", "shrink" …
+        trigger: when: "norm", the paper's; "stable_rank" or "energy", ours; "periodic", every ``period`` steps;
+            "random", as often as the method ``matches`` fired with the same model, rate and seed, at random times.
+        tau, alpha: of the paper's trigger.
+        k, skip_step, moments: the guard's.
+        halve: halve the learning rate too, for good.
+        remedy: of the experiment ``rescue``; see ``pso_lib.experiments.rescue``.
+    """
+
+    name: str
+    peer: str = ""
+    action: str = "clip"
+    trigger: str = "norm"
+    tau: float = 2.5
+    alpha: float = 0.9
+    k: str = "floor"
+    skip_step: bool = True
+    moments: str = "keep"
+    halve: bool = False
+    period: int = 100
+    matches: str = ""
+    remedy: str = ""
+
+
+PEERS = tuple(Method(name, peer=name) for name in ARMS)
+SMOOTHINGS = tuple(
+    Method(f"pss_{action}", action=action)
+    for action in ("clip", "log", "softplus", "softmax", "convolution", "published")
+)
+# One thing changed at a time: what is done at the paper's trigger; when the same smoothing is done.
+CONTROLS = (
+    Method("adamw", peer="adamw"),
+    Method("clip", peer="clip"),
+    Method("pss_clip"),
+    Method("pss_published", action="published"),
+    Method("skip", action="skip"),
+    Method("shrink", action="shrink"),
+    Method("halve", action="skip", halve=True),
+    Method("random_times", trigger="random", matches="pss_clip"),
+    Method("periodic", trigger="periodic"),
+    Method("stable_rank", trigger="stable_rank", k="ceil"),
+    Method("energy", trigger="energy", k="ceil"),
+    Method("stable_rank_shrink", trigger="stable_rank", action="shrink"),
+)
+# What the paper leaves open.
+CHOICES = (
+    Method("no_skip", skip_step=False),
+    Method("reset_moments", moments="reset"),
+    Method("ceil", k="ceil"),
+)
+
+
+def sensitivity(taus: Sequence[float], alphas: Sequence[float]) -> tuple[Method, ...]:
+    """The paper's method for every tau and alpha."""
+    return tuple(Method(f"tau={tau:g} alpha={alpha:g}", tau=tau, alpha=alpha) for tau in taus for alpha in alphas)
+
+
+def trigger_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()) -> Trigger:
+    """The trigger of a method; ``warmup`` and ``cooldown`` in steps; ``times``: of "periodic" and "random"."""
+    require_choice("trigger", method.trigger, TRIGGERS)
+    if method.trigger == "norm":
+        return Detector(method.tau, method.alpha, warmup=warmup, cooldown=cooldown)
+    if method.trigger == "stable_rank":
+        return StableRankTrigger(every=EVERY, warmup=max(2, warmup // EVERY), cooldown=cooldown // EVERY)
+    if method.trigger == "energy":
+        every = 5 * EVERY
+        return EnergyTrigger(every=every, warmup=max(2, warmup // every), cooldown=cooldown // every)
+    return AtSteps(times)
+
+
+def times_of(method: Method, steps: int, warmup: int, count: int, seed: int) -> list[int]:
+    """When a "periodic" or "random" method acts: after the warm-up, like the detector."""
+    if method.trigger == "periodic":
+        return [step for step in range(method.period, steps + 1, method.period) if step > warmup]
+    if method.trigger == "random":
+        draw = torch.randperm(steps - warmup, generator=torch.Generator().manual_seed(2_000_003 + seed))
+        return sorted((draw[:count] + warmup + 1).tolist())
+    return []
+
+
+def arm_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()) -> Arm:
+    """What ``stability.run`` trains by. ``Run.arm`` will be the method's name."""
+    if method.peer:
+        require_choice("peer", method.peer, ARMS)
+        return replace(ARMS[method.peer], name=method.name)
+
+    def guard(model, optimizer) -> Guard:
+        def halve(record: dict) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] /= 2
+
+        return Guard(
+            model,
+            method=method.action,
+            trigger=trigger_of(method, warmup, cooldown, times),
+            k=method.k,
+            skip_step=method.skip_step,
+            moments=method.moments,
+            optimizer=optimizer,
+            on_trigger=halve if method.halve else None,
+        )
+
+    return Arm(method.name, guard=guard)
