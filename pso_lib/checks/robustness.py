@@ -170,4 +170,4 @@ def _smooth(sigma) -> str:
             f"in the first layer at least {first} coordinates have slope 1 or -1, after 200 layers none at some "
             "inputs: their orbits leave the interval. sigma must map it into itself."
         )
-    return f"no kink, and {int(dimension.min())} to {int(dimension.max())} of 64 dimensions persist for 200 layers"
+    return f"no kink; {int(dimension.min())} to {int(dimension.max())} of 64 dimensions persist"
