@@ -1,4 +1,4 @@
-"""The optimisers of the experiments on instability, each built from a model and a rate: AdamW, and Muon beside it."""
+"""The optimisers of the experiments on instability, each built from a model and a rate: AdamW, SGD, Muon."""
 
 from collections import ChainMap
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import nn
 
 from pso_lib.patients import hidden_matrices
 
-__all__ = ["Together", "adamw", "muon"]
+__all__ = ["OPTIMIZERS", "Together", "adamw", "muon", "sgd"]
 
 
 def adamw(model: nn.Module, lr: float, *, betas=(0.9, 0.95), weight_decay: float = 0.1) -> torch.optim.Optimizer:
@@ -30,6 +30,14 @@ def _adamw(parameters: list[nn.Parameter], lr: float, betas, weight_decay: float
         return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
     except RuntimeError:  # not on this device or version of torch
         return torch.optim.AdamW(groups, lr=lr, betas=betas)
+
+
+def sgd(model: nn.Module, lr: float, *, momentum: float = 0.9) -> torch.optim.Optimizer:
+    """Gradient descent with momentum, without decay: nothing bounds the size of a step, as AdamW's division does."""
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+
+
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd}  # those that a method may be added to
 
 
 class Together:

@@ -207,7 +207,7 @@ class Arm:
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("adamw"),
+        Arm("plain"),
         Arm("clip", guard=lambda model, optimizer: Clip(model)),
         Arm("orthogonality", penalty=orthogonality),
         Arm("spectral_norm", prepare=spectral_norm_),

@@ -31,7 +31,7 @@ from pso_lib.experiments.rescue import REMEDIES, Rescue, regained
 from pso_lib.experiments.unstable import TIMINGS, task_of
 from pso_lib.pss import AtSteps, Detector, EnergyTrigger, StableRankTrigger
 
-METHODS = ("adamw", "pss_clip", "random_times", "halve", "stable_rank")
+METHODS = ("plain", "pss_clip", "random_times", "halve", "stable_rank")
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,19 @@ def test_plans_are_plain_data_and_their_units_distinct(name, scale):
 
 def test_one_grid_and_all_methods_on_three_patients():
     plan = experiment("stable_learning_rate")
-    for patient in plan.patients[:3]:
-        assert not patient.methods and not patient.rates
-    assert {p.task for p in plan.patients[:3]} == {"transformer", "mlp", "cnn"}
-    assert {m.name for m in plan.methods_of(plan.patients[0])} - {
-        m.name for m in plan.methods_of(plan.patients[1])
-    } == {"qk_norm"}
+    named = {p.name: p for p in plan.patients}
+    offered = {name: {m.name for m in plan.methods_of(p)} for name, p in named.items()}
+    for name in ("transformer", "mlp", "cnn"):
+        assert not named[name].methods and not named[name].rates
+    assert offered["transformer"] - offered["mlp"] == {"qk_norm"} and offered["mlp"] == offered["cnn"]
+    assert named["mlp_sgd"].optimizer == "sgd" and offered["mlp"] - offered["mlp_sgd"] == {"muon"}
+
+
+def test_a_patient_brings_its_optimizer(tiny):
+    patient = replace(tiny.patients[0], optimizer="sgd", methods=("plain", "pss_clip"), steps=6)
+    both = [live(replace(tiny, patients=(p,), seeds=1, curve=6), device="cpu") for p in (patient, tiny.patients[0])]
+    assert both[0][0]["curve"]["loss"][0] == both[1][0]["curve"]["loss"][0]  # one start, one first batch
+    assert both[0][0]["final_loss"] != both[1][0]["final_loss"]
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])
@@ -151,21 +158,21 @@ def test_every_run_carries_what_is_promised(recorded):
         assert len(one["curve"]["loss"]) == len(one["curve"]["steps"]) <= 5
         assert len(one["watched"]["stable_rank"]) == len(one["watched"]["steps"]) >= 3
         assert all(1 <= rank <= 8 for rank in one["watched"]["stable_rank"])
-        assert len(one["recovery"]) == len(one["triggers"]) or one["method"] == "adamw"
+        assert len(one["recovery"]) == len(one["triggers"]) or one["method"] == "plain"
     assert (
         select(result, method="pss_clip", seed=1)[0]["triggers"]
         == select(result, method="pss_clip", seed=1)[0]["would_fire"]
     )
     assert {r["method"] for r in select(result, model="mlp")} == set(METHODS)
     with pytest.raises(ValueError, match="'arm'"):
-        select(result, arm="adamw")
+        select(result, arm="plain")
 
 
 def test_the_paper_fires_here_and_random_times_are_as_many(recorded):
     result = recorded[1]
     counts = {m: [len(r["triggers"]) for r in select(result, method=m)] for m in METHODS}
-    assert sum(counts["pss_clip"]) > 0 and counts["random_times"] == counts["pss_clip"] and counts["adamw"] == [0, 0]
-    for one in select(result, method="adamw"):  # until it first acts, the guard changes nothing
+    assert sum(counts["pss_clip"]) > 0 and counts["random_times"] == counts["pss_clip"] and counts["plain"] == [0, 0]
+    for one in select(result, method="plain"):  # until it first acts, the guard changes nothing
         guarded = select(result, method="pss_clip", seed=one["seed"])[0]
         assert one["would_fire"][:1] == guarded["triggers"][:1]
 
@@ -209,7 +216,7 @@ def test_live_is_the_same(tiny):
 
 
 def test_fewer_seeds_are_said_and_epochs_refused(tiny, tmp_path):
-    plan = replace(tiny, patients=(replace(tiny.patients[0], methods=("adamw",)),))
+    plan = replace(tiny, patients=(replace(tiny.patients[0], methods=("plain",)),))
     result = run(plan, "smoke", folder=tmp_path, seeds=1, progress=lambda line: None)
     assert result["configuration"]["seeds"] == 1 and result["provenance"]["protocol_seeds"] == 2
     with pytest.raises(ValueError, match="no epochs to change.*'instability'"):

@@ -233,5 +233,5 @@ def test_without_muon_the_error_says_so(monkeypatch):
 
 
 def test_the_arms_are_all_there():
-    names = ["adamw", "clip", "orthogonality", "spectral_norm", "sigma_reparam", "qk_norm", "zclip", "muon"]
+    names = ["plain", "clip", "orthogonality", "spectral_norm", "sigma_reparam", "qk_norm", "zclip", "muon"]
     assert list(ARMS) == names and all(arm.name == name for name, arm in ARMS.items())

@@ -99,7 +99,7 @@ def test_the_same_seeds_give_the_same_record_twice(transformer, name):
     assert other.losses != first.losses
 
 
-@pytest.mark.parametrize("name", ["adamw", "clip", "orthogonality", "spectral_norm", "sigma_reparam", "zclip", "muon"])
+@pytest.mark.parametrize("name", ["plain", "clip", "orthogonality", "spectral_norm", "sigma_reparam", "zclip", "muon"])
 def test_every_arm_but_qk_norm_trains_the_mlp(mlp, name):
     if name == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no torch.optim.Muon")
@@ -113,9 +113,9 @@ def test_qk_norm_is_not_for_the_mlp(mlp):
 
 
 def test_it_equals_the_naive_loop(mlp):
-    result = run(mlp, ARMS["adamw"], lr=1e-2, seed=5, steps=8, warmup=4, schedule="cosine")
+    result = run(mlp, ARMS["plain"], lr=1e-2, seed=5, steps=8, warmup=4, schedule="cosine")
     model, draw = mlp.model(5), torch.Generator().manual_seed(1_000_003 + 5)
-    optimizer = ARMS["adamw"].optimizer(model, 1e-2)
+    optimizer = ARMS["plain"].optimizer(model, 1e-2)
     for step in range(8):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * rate_factor(step, 8, 4, "cosine")
@@ -172,9 +172,9 @@ def test_what_a_guard_does_to_the_rate_stays(mlp):
 
 
 def test_an_explosion_is_seen_and_may_end_the_run(mlp):
-    steady = run(mlp, ARMS["adamw"], lr=2.0, seed=0, steps=40, warmup=0, limits=(1.5, 5))
+    steady = run(mlp, ARMS["plain"], lr=2.0, seed=0, steps=40, warmup=0, limits=(1.5, 5))
     assert steady.exploded and steady.ended_at is None and len(steady.losses) == 40
-    ended = run(mlp, ARMS["adamw"], lr=2.0, seed=0, steps=40, warmup=0, limits=(1.5, 5), stop="exploded")
+    ended = run(mlp, ARMS["plain"], lr=2.0, seed=0, steps=40, warmup=0, limits=(1.5, 5), stop="exploded")
     assert ended.ended_at == ended.exploded_at == steady.exploded_at == len(ended.losses)
     assert ended.losses == steady.losses[: ended.ended_at]
 
@@ -195,7 +195,7 @@ def test_a_lost_network_ends_the_run_without_asking_the_guard(mlp):
 
 
 def test_curves_are_thinned(mlp):
-    result = run(mlp, ARMS["adamw"], lr=1e-3, seed=0, steps=25)
+    result = run(mlp, ARMS["plain"], lr=1e-3, seed=0, steps=25)
     curve = result.as_dict(curve=10)["curve"]
     assert curve["steps"] == [3, 6, 9, 12, 15, 18, 21, 24, 25] and len(curve["loss"]) == 9
     assert curve["loss"][0] == pytest.approx(sum(result.losses[:3]) / 3, rel=1e-4)
@@ -215,4 +215,4 @@ def test_curves_are_thinned(mlp):
 )
 def test_bad_numbers(mlp, options, message):
     with pytest.raises(ValueError, match=message):
-        run(mlp, ARMS["adamw"], **{"lr": 1e-3, "seed": 0, "steps": 10} | options)
+        run(mlp, ARMS["plain"], **{"lr": 1e-3, "seed": 0, "steps": 10} | options)

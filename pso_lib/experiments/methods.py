@@ -29,7 +29,7 @@ class Method:
         action: the guard's method: a smoothing, "skip", "shrink" …
         trigger: when: "norm", the paper's; "stable_rank" or "energy", ours; "periodic", every ``period`` steps;
             "random", as often as the method ``matches`` fired with the same model, rate and seed, at random times.
-        tau, alpha: of the paper's trigger.
+        tau, alpha: of the paper's trigger; warmup, cooldown: of any but a timetable, in steps; None for the plan's.
         k, skip_step, moments: the guard's.
         halve: halve the learning rate too, for good.
         remedy: of the experiment ``rescue``; see ``pso_lib.experiments.rescue``.
@@ -41,6 +41,8 @@ class Method:
     trigger: str = "norm"
     tau: float = 2.5
     alpha: float = 0.9
+    warmup: int | None = None
+    cooldown: int | None = None
     k: str = "floor"
     skip_step: bool = True
     moments: str = "keep"
@@ -57,7 +59,7 @@ SMOOTHINGS = tuple(
 )
 # One thing changed at a time: what is done at the paper's trigger; when the same smoothing is done.
 CONTROLS = (
-    Method("adamw", peer="adamw"),
+    Method("plain", peer="plain"),
     Method("clip", peer="clip"),
     Method("pss_clip"),
     Method("pss_published", action="published"),
@@ -75,6 +77,8 @@ CHOICES = (
     Method("no_skip", skip_step=False),
     Method("reset_moments", moments="reset"),
     Method("ceil", k="ceil"),
+    Method("no_cooldown", cooldown=0),
+    Method("short_warmup", warmup=10),
 )
 
 
@@ -84,8 +88,11 @@ def sensitivity(taus: Sequence[float], alphas: Sequence[float]) -> tuple[Method,
 
 
 def trigger_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()) -> Trigger:
-    """The trigger of a method; ``warmup`` and ``cooldown`` in steps; ``times``: of "periodic" and "random"."""
+    """The trigger of a method; ``warmup`` and ``cooldown`` in steps, where the method brings none of its own;
+    ``times``: of "periodic" and "random"."""
     require_choice("trigger", method.trigger, TRIGGERS)
+    warmup = warmup if method.warmup is None else method.warmup
+    cooldown = cooldown if method.cooldown is None else method.cooldown
     if method.trigger == "norm":
         return Detector(method.tau, method.alpha, warmup=warmup, cooldown=cooldown)
     if method.trigger == "stable_rank":

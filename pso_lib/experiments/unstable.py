@@ -14,6 +14,7 @@ from pso_lib.experiments.methods import Method, arm_of, times_of
 from pso_lib.experiments.rescue import Rescue, regained
 from pso_lib.experiments.tables import rate_table
 from pso_lib.jacobian import singular_values, spectrum_stable_rank
+from pso_lib.optimizers import OPTIMIZERS
 from pso_lib.patients import Task, hidden_matrices
 from pso_lib.peers import Arm
 from pso_lib.pss import Detector
@@ -72,6 +73,8 @@ class Unstable(Kind):
         runs = []
         for seed in range(plan.seeds):
             arm = arm_of(method, *plan.detector, _times(plan, patient, method, rate, seed, finished))
+            if patient.optimizer != "adamw":
+                arm = replace(arm, optimizer=OPTIMIZERS[patient.optimizer])
             if plan.injury:
                 arm = _injured(arm, plan.injury, method.remedy)
             found = train(
