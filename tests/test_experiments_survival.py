@@ -30,7 +30,8 @@ def recorded(tiny, tmp_path_factory):
 def test_units_are_distinct_and_small(scale):
     plan = experiment("survival", scale)
     units = kind_of(plan).units(plan)
-    assert len({unit.key for unit in units}) == len(units) == len(plan.starts) * len(plan.depths) * len(plan.rates) * 5
+    cells = len(plan.starts) * len(plan.depths) * len(plan.rates) * len(plan.methods)
+    assert len({unit.key for unit in units}) == len(units) == cells
     assert {start.name for start in plan.starts} >= {"he", "shared"}
     assert scale != "full" or plan.seeds >= 3
 
@@ -67,7 +68,7 @@ def test_distance_is_to_the_start():
 def test_runs_carry_the_promised_fields_and_repeat(recorded, tiny, tmp_path):
     folder, result = recorded
     assert load("survival", "smoke", folder)["kind"] == "survival"
-    assert len(result["runs"]) == 2 * 5 * 2
+    assert len(result["runs"]) == 2 * len(experiment("survival").methods) * 2
     for one in result["runs"]:
         assert one["model"] == f"{one['start']} L={one['depth']}" and one["watched"]["departure"][0] == 0
         assert {"exploded", "final_loss", "triggers", "overhead", "accuracy"} <= one.keys()
@@ -80,11 +81,12 @@ def test_runs_carry_the_promised_fields_and_repeat(recorded, tiny, tmp_path):
 
 
 def test_penalties_hold_the_network_back(tiny, tmp_path):
-    strong = tuple(replace(m, strength=10.0) for m in tiny.methods if m.name in ("adam", "distance", "orthogonality"))
+    wanted = ("adam", "distance_10", "orthogonality")
+    strong = tuple(replace(m, strength=10.0) for m in tiny.methods if m.name in wanted)
     plan = replace(tiny, starts=tiny.starts[1:], methods=strong, rates=(1e-2,), seeds=1, steps=30)
     runs = {r["method"]: r for r in run(plan, "smoke", folder=tmp_path, progress=lambda line: None)["runs"]}
     gone = {name: r["watched"]["departure"][-1] for name, r in runs.items()}
-    assert gone["distance"] < gone["adam"] / 2
+    assert gone["distance_10"] < gone["adam"] / 2
     assert runs["orthogonality"]["watched"]["stable_rank"][-1] > runs["adam"]["watched"]["stable_rank"][-1]
 
 

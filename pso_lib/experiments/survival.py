@@ -92,12 +92,12 @@ _METHODS = (
     Keeping("adam", action=""),
     Keeping("pss_clip"),
     Keeping("periodic", trigger="periodic", period=100),
-    Keeping("orthogonality", action="", penalty="orthogonality", strength=1e-3),
-    Keeping("distance", action="", penalty="distance", strength=1e-3),
+    Keeping("orthogonality", action="", penalty="orthogonality", strength=0.1),
+    *(Keeping(f"distance_{s:g}", action="", penalty="distance", strength=s) for s in (0.1, 1.0, 10.0)),
 )
 
-# 3 starts x 2 depths x 5 methods x 2 rates x 3 seeds = 180 runs of 800 steps, 5 s at 20 layers and 12 s
-# at 50, and the measurements as long again: the persistent dimension wants several decompositions of each layer.
+# 3 starts x 2 depths x 7 methods x 2 rates x 3 seeds = 252 runs of 800 steps, 3 s at 20 layers and 7 s
+# at 50, and the measurements half as long again: the persistent dimension wants several decompositions of each layer.
 _FULL = Survival(
     "survival",
     "Does a start's persistent subspace survive training, and does anything keep it?",
