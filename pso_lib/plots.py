@@ -16,6 +16,7 @@ from pso_lib.errors import nearest
 
 __all__ = [
     "METHODS",
+    "TRAINERS",
     "DEPTHS",
     "REGION_COLOURS",
     "INK",
@@ -52,6 +53,32 @@ METHODS = {
     "tanh_orthogonal": ("tanh, orthogonal", "#332288", "-.", "v"),
     "scaled_residual": (r"He, $1/\sqrt{L}$ branches", "#5F7F95", "-", "^"),
     "zero_branch": ("branches from zero", "#8FA9BA", ":", "D"),
+}
+
+# The ways to train of Part IV, with colours of their own: peers grey and blue, smoothing warm, controls green.
+TRAINERS = {
+    "plain": ("plain", _BLACK, "-", "o"),
+    "clip": ("gradient clipping", _BLUE, "--", "s"),
+    "zclip": ("ZClip", _SKY, "-.", "^"),
+    "orthogonality": ("orthogonality penalty", _GREY, ":", "v"),
+    "spectral_norm": ("spectral norm", "#5F7F95", "--", "P"),
+    "sigma_reparam": (r"$\sigma$Reparam", "#8FA9BA", "-.", "X"),
+    "qk_norm": ("QK-norm", "#332288", ":", "D"),
+    "muon": ("Muon", "#88CCEE", "-", "*"),
+    "pss_clip": ("PSS, clip", _VERMILION, "-", "s"),
+    "pss_log": ("PSS, log", _ORANGE, "--", "o"),
+    "pss_softplus": ("PSS, softplus", _GOLD, "-.", "v"),
+    "pss_softmax": ("PSS, softmax", _PURPLE, ":", "^"),
+    "pss_convolution": ("PSS, convolution", "#882255", "--", "D"),
+    "pss_published": ("PSS, published code", "#B2431B", "-.", "s"),
+    "skip": ("skip the step", _GREEN, "--", "^"),
+    "shrink": ("shrink ×0.25", "#117733", "-.", "o"),
+    "halve": ("halve the rate", "#44AA99", ":", "s"),
+    "random_times": ("smooth at random", "#999933", "--", "v"),
+    "periodic": ("smooth periodically", "#6B8E23", "-", "D"),
+    "stable_rank": ("on falling stable rank", "#AA3377", "-", "P"),
+    "energy": ("on rising energy", "#CC6677", ":", "X"),
+    "stable_rank_shrink": ("shrink on falling rank", "#661100", ":", "o"),
 }
 
 # Eight pale grounds for regions, told apart by lightness as well as hue.
@@ -109,12 +136,14 @@ def _set_notebook_format(name: str) -> None:
 def method_style(name: str) -> dict:
     """Keywords for ``ax.plot``: label, colour, line style and marker of a method, the same everywhere.
 
-    A name that ends in ``_residual`` is the same start in a type B layer: it looks like its type A twin.
+    A start is looked up in ``METHODS``, a way to train in ``TRAINERS``. A name that ends in ``_residual`` is the same
+    start in a type B layer: it looks like its type A twin.
     """
-    name = name if name in METHODS else name.removesuffix("_residual")
-    if name not in METHODS:
-        raise ValueError(f"method {name!r} has no style; known are {', '.join(METHODS)}.{nearest(name, METHODS)}")
-    label, colour, line, marker = METHODS[name]
+    known = METHODS | TRAINERS
+    name = name if name in known else name.removesuffix("_residual")
+    if name not in known:
+        raise ValueError(f"method {name!r} has no style; known are {', '.join(known)}.{nearest(name, known)}")
+    label, colour, line, marker = known[name]
     return {"label": label, "color": colour, "linestyle": line, "marker": marker}
 
 

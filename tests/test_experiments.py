@@ -12,7 +12,19 @@ import pytest
 import torch
 
 from pso_lib import plots
-from pso_lib.experiments import ResultError, catalogue, experiment, live, load, names, record, run, select, summary
+from pso_lib.experiments import (
+    ResultError,
+    catalogue,
+    experiment,
+    live,
+    load,
+    names,
+    record,
+    run,
+    select,
+    source,
+    summary,
+)
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.catalogue import build
 from pso_lib.experiments.record import Journal, path_of, write
@@ -220,3 +232,8 @@ def test_summary_gives_the_spread_of_each_group():
     runs = [{"arm": a, "depth": 5, "test_accuracy": v} for a, v in (("he", 0.2), ("he", 0.4), ("shared", 0.9))]
     assert summary(runs, "arm")["he"] == (pytest.approx(0.3), 0.2, 0.4, 2)
     assert summary(runs, "arm", "depth")["shared", 5].runs == 1
+
+
+def test_source_names_data_and_the_command_with_what_was_changed():
+    deep = source(load("depth"))
+    assert "MNIST" in deep and "run depth --scale full --epochs 3" in deep

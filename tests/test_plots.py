@@ -21,10 +21,19 @@ def style():
     plt.close("all")
 
 
-def test_methods_differ_in_colour_and_in_line_and_marker_together():
-    styles = [plots.method_style(name) for name in plots.METHODS]
+@pytest.mark.parametrize("table", [plots.METHODS, plots.TRAINERS], ids=["starts", "ways to train"])
+def test_methods_differ_in_colour_and_in_line_and_marker_together(table):
+    styles = [plots.method_style(name) for name in table]
     assert len({s["color"] for s in styles}) == len(styles)
     assert len({(str(s["linestyle"]), s["marker"]) for s in styles}) == len(styles)
+
+
+def test_every_recorded_way_to_train_has_a_style_and_no_name_means_two_things():
+    from pso_lib.experiments import experiment
+
+    assert not set(plots.METHODS) & set(plots.TRAINERS)
+    for name in ("stable_learning_rate", "pss_controls"):
+        assert {method.name for method in experiment(name).methods} <= set(plots.TRAINERS)
 
 
 def test_unknown_method():

@@ -14,7 +14,7 @@ survival                                     whether a persistent subspace outli
 
 from pso_lib.experiments.catalogue import Arm, Experiment
 from pso_lib.experiments.instability import Instability, Method, Patient
-from pso_lib.experiments.record import RESULTS, ResultError, load, select, summary, without_timings
+from pso_lib.experiments.record import RESULTS, ResultError, load, select, source, summary, without_timings
 from pso_lib.experiments.registry import experiment, names
 from pso_lib.experiments.run import live, run
 from pso_lib.experiments.survival import Survival
@@ -36,6 +36,7 @@ __all__ = [
     "names",
     "run",
     "select",
+    "source",
     "summary",
     "trained",
     "training_rates",

@@ -26,6 +26,7 @@ __all__ = [
     "path_of",
     "provenance",
     "select",
+    "source",
     "summary",
     "without_timings",
     "write",
@@ -153,6 +154,24 @@ def select(result: dict, **wanted) -> list[dict]:
     if unknown:
         raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(kind.fields)}.")
     return [run for run in result["runs"] if all(run[key] == value for key, value in wanted.items())]
+
+
+def source(result: dict) -> str:
+    """Where a recorded result comes from, and the command that makes it again; for printing under its figure.
+
+    Only options that differ from the plan's own are part of the command.
+    """
+    name, used, made = result["experiment"], result["configuration"], result["provenance"]
+    kind = kind_named(result)
+    planned = kind.experiment(name, result["scale"])
+    changed = [f" --{key} {used[key]:g}" for key in kind.overrides if used[key] != getattr(planned, key)]
+    return "\n".join(
+        (
+            *made["data"],
+            f"{used['seeds']} seeds; {made['device']}, {made['dtype']}, torch {made['torch']}, {made['date']}",
+            f"python -m pso_lib.experiments run {name} --scale {result['scale']}{''.join(changed)}",
+        )
+    )
 
 
 def without_timings(result: dict) -> dict:
