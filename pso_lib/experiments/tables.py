@@ -26,8 +26,12 @@ def _cell(cell: list[dict], good: dict[int, bool]) -> str:
         return "–"
     losses = [run["final_loss"] for run in cell if run["final_loss"] is not None]
     fired = 1000 * sum(len(run["triggers"]) for run in cell) / max(1, sum(run["steps"] for run in cell))
-    spread = f"{sum(losses) / len(losses):.3f} [{min(losses):.2f}, {max(losses):.2f}]" if losses else "lost"
+    spread = f"{_loss(sum(losses) / len(losses))} [{_loss(min(losses))}, {_loss(max(losses))}]" if losses else "lost"
     return f"{spread} {sum(good[id(run)] for run in cell)}/{len(cell)} {fired:.3g}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.0e}"
 
 
 def survival_table(result: dict) -> Iterator[str]:
