@@ -78,6 +78,10 @@ TRAINERS = {
     "periodic": ("smooth periodically", "#6B8E23", "-", "D"),
     "stable_rank": ("on falling stable rank", "#AA3377", "-", "P"),
     "energy": ("on rising energy", "#CC6677", ":", "X"),
+    "stable_rank_floor": ("the same, $k$ rounded down", "#CC3311", "--", "<"),
+    "stable_rank_skip": ("skip on falling rank", "#009988", "-.", ">"),
+    "random_times_ceil": ("at random, $k$ rounded up", "#BBBB33", ":", "d"),
+    "periodic_ceil": ("periodically, $k$ rounded up", "#225522", "-.", "p"),
     "stable_rank_shrink": ("shrink on falling rank", "#661100", ":", "o"),
 }
 

@@ -32,7 +32,7 @@ def test_every_recorded_way_to_train_has_a_style_and_no_name_means_two_things():
     from pso_lib.experiments import experiment
 
     assert not set(plots.METHODS) & set(plots.TRAINERS)
-    for name in ("stable_learning_rate", "pss_controls"):
+    for name in ("stable_learning_rate", "pss_controls", "pss_triggers"):
         assert {method.name for method in experiment(name).methods} <= set(plots.TRAINERS)
 
 

@@ -3,13 +3,14 @@
 Sizes at ``full`` are for two CPU cores in the background, from these costs of one step on one idle core: the small
 Transformer (0.2 M parameters) 11 ms, the one of 1 M parameters 34 ms, the MLP 2.3 ms, the CNN 5 ms. Most cells are of
 the small Transformer: what distinguishes methods is seen there as well, and seeds and rates are worth more than size.
-By these costs stable_learning_rate takes 1.4 hours of one core, pss_controls 0.6, pss_sensitivity and rescue 0.2 each.
+By these costs stable_learning_rate takes 1.4 hours of one core, pss_controls 0.6, pss_triggers 0.3, pss_sensitivity and
+rescue 0.2 each.
 """
 
 from dataclasses import dataclass, field, replace
 
 from pso_lib.errors import require_choice
-from pso_lib.experiments.methods import CHOICES, CONTROLS, PEERS, SMOOTHINGS, Method, sensitivity
+from pso_lib.experiments.methods import APART, CHOICES, CONTROLS, PEERS, SMOOTHINGS, Method, sensitivity
 
 __all__ = ["Instability", "Patient", "experiment", "names"]
 
@@ -129,6 +130,17 @@ _full = {
             seeds=5,
         ),
         Instability(
+            "pss_triggers",
+            "Smoothing on a falling stable rank helps Transformers that stall: is it the moment, the k, or the skip?",
+            (
+                replace(_TRANSFORMER, rates=(1e-2, 3e-2)),
+                replace(_POST, rates=(3e-3, 1e-2)),
+            ),
+            (Method("plain", peer="plain"), *APART),
+            _GRID,
+            seeds=5,
+        ),
+        Instability(
             "pss_sensitivity",
             "How much depends on tau, on alpha, and on what the paper leaves open?",
             (
@@ -184,6 +196,7 @@ def _small(patient: Patient, steps: int, **sizes) -> Patient:
 _QUICK = {  # methods, rates: live, 30 to 80 s on one CPU core
     "stable_learning_rate": (("plain", "clip", "muon", "pss_clip"), (1e-3, 1e-2, 3e-2, 1e-1)),
     "pss_controls": (("plain", "pss_clip", "skip", "shrink", "random_times", "stable_rank"), (3e-2, 1e-1)),
+    "pss_triggers": (("plain", "stable_rank", "stable_rank_floor", "periodic_ceil"), (3e-2, 1e-1)),
     "pss_sensitivity": (("plain", *(f"tau={t:g} alpha=0.9" for t in (1.5, 2.5, 4)), "ceil"), (3e-2, 1e-1)),
     "rescue": (("nothing", "checkpoint", "restart", "smooth_clip", "shrink", "guard_clip", "clip"), (3e-3,)),
 }

@@ -13,7 +13,18 @@ from pso_lib.errors import require_choice
 from pso_lib.peers import ARMS, Arm
 from pso_lib.pss import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, Trigger
 
-__all__ = ["CHOICES", "CONTROLS", "Method", "PEERS", "SMOOTHINGS", "TRIGGERS", "arm_of", "sensitivity", "trigger_of"]
+__all__ = [
+    "APART",
+    "CHOICES",
+    "CONTROLS",
+    "Method",
+    "PEERS",
+    "SMOOTHINGS",
+    "TRIGGERS",
+    "arm_of",
+    "sensitivity",
+    "trigger_of",
+]
 
 TRIGGERS = ("norm", "stable_rank", "energy", "periodic", "random")
 EVERY = 10  # steps between two readings of the stable rank; five times as many between two of the energy
@@ -71,6 +82,14 @@ CONTROLS = (
     Method("stable_rank", trigger="stable_rank", k="ceil"),
     Method("energy", trigger="energy", k="ceil"),
     Method("stable_rank_shrink", trigger="stable_rank", action="shrink"),
+)
+# The trigger on the stable rank, taken apart: its moments, its k, its smoothing. All but "floor" have k = ceil.
+APART = (
+    Method("stable_rank", trigger="stable_rank", k="ceil"),
+    Method("stable_rank_floor", trigger="stable_rank"),
+    Method("stable_rank_skip", trigger="stable_rank", action="skip"),
+    Method("random_times_ceil", trigger="random", matches="stable_rank", k="ceil"),
+    Method("periodic_ceil", trigger="periodic", period=60, k="ceil"),
 )
 # What the paper leaves open.
 CHOICES = (
