@@ -5,10 +5,12 @@ import re
 import pytest
 
 import book
-from pso_lib.experiments import load, select, summary
+from pso_lib.experiments import load, select, summary, training_rates
 
 PAGE = (book.ROOT / "book" / "replication.md").read_text()
 SPREAD = re.compile(r"(\d+\.\d) % \[(\d+\.\d), (\d+\.\d)\]")
+
+LOSS = re.compile(r"(?<![\d.])(\d\.\d\d) \[(\d\.\d\d), (\d\.\d\d)\]")
 
 QUOTED = [  # the words before the numbers, and the runs they speak of
     ("200 layers still reach", "persistence", {"arm": "projection_drift_0.03", "depth": 200}),
@@ -23,6 +25,23 @@ QUOTED = [  # the words before the numbers, and the runs they speak of
     ("[78.8, 82.4], He", "depth_fashion_mnist", {"arm": "he", "depth": 200}),
     ("after 0.4 epochs, shared", "depth_cifar10", {"arm": "shared", "depth": 200}),
     ("[35.8, 37.5], He", "depth_cifar10", {"arm": "he", "depth": 200}),
+    ("none is left and the accuracy is", "survival", {"start": "shared", "depth": 50, "lr": 1e-3, "method": "adam"}),
+    ("Kept by force,", "survival", {"start": "shared", "depth": 50, "lr": 1e-3, "method": "distance_10"}),
+]
+
+POST, INJURED = {"model": "transformer_post", "lr": 3e-3}, {"model": "transformer", "lr": 3e-3}
+LOSSES = [
+    ("in the controls smoothing ends at", "pss_controls", POST | {"method": "pss_clip"}),
+    ("nats, the same step skipped at", "pss_controls", POST | {"method": "skip"}),
+    ("[2.34, 3.27], plain at", "pss_controls", POST | {"method": "plain"}),
+    ("gradient clipping ends there at", "pss_controls", {"model": "mlp_sgd", "lr": 1e-1, "method": "clip"}),
+    ("brings the Transformer back to", "rescue", INJURED | {"method": "checkpoint"}),
+    ("the published rule to", "rescue", INJURED | {"method": "smooth_published"}),
+    ("as a restart does with", "rescue", INJURED | {"method": "restart"}),
+    ("clipping the spectra to", "rescue", INJURED | {"method": "smooth_clip"}),
+    ("as doing nothing does with", "rescue", INJURED | {"method": "nothing"}),
+    ("that collapses otherwise:", "pss_triggers", POST | {"lr": 1e-2, "method": "stable_rank"}),
+    ("[2.26, 2.40] against", "pss_triggers", POST | {"lr": 1e-2, "method": "plain"}),
 ]
 
 
@@ -30,14 +49,49 @@ QUOTED = [  # the words before the numbers, and the runs they speak of
 def test_a_quoted_spread_is_the_recorded_one(words, name, which):
     assert PAGE.count(words) == 1
     quoted = SPREAD.match(PAGE.split(words)[1].strip())
-    accuracies = [100 * run["test_accuracy"] for run in select(load(name), **which)]
-    assert len(accuracies) == 5
+    field = "accuracy" if name == "survival" else "test_accuracy"
+    accuracies = [100 * run[field] for run in select(load(name), **which)]
+    assert len(accuracies) == (3 if name == "survival" else 5)
     mean = sum(accuracies) / len(accuracies)
     assert [float(v) for v in quoted.groups()] == pytest.approx([mean, min(accuracies), max(accuracies)], abs=0.0501)
 
 
+@pytest.mark.parametrize(("words", "name", "which"), LOSSES)
+def test_a_quoted_loss_is_the_recorded_one(words, name, which):
+    assert PAGE.count(words) == 1
+    quoted = LOSS.match(PAGE.split(words)[1].strip())
+    losses = [run["final_loss"] for run in select(load(name), **which)]
+    assert len(losses) == (3 if name == "rescue" else 5)
+    mean = sum(losses) / len(losses)
+    assert [float(v) for v in quoted.groups()] == pytest.approx([mean, min(losses), max(losses)], abs=0.00501)
+
+
 def test_every_spread_on_the_page_is_compared():
-    assert len(SPREAD.findall(PAGE)) == len(QUOTED)
+    assert len(SPREAD.findall(PAGE)) == len(QUOTED) and len(LOSS.findall(PAGE)) == len(LOSSES)
+
+
+def test_the_sentences_on_training_hold():
+    book = load("stable_learning_rate")
+    plain = [run for run in select(book, method="plain") if run["model"] != "mlp_sgd"]
+    assert len(plain) == 66 and not any(run["exploded"] for run in plain)
+    left = {}
+    for run in select(book, method="plain", model="mlp"):
+        ranks = run["watched"]["stable_rank"]
+        left.setdefault(run["lr"], []).append(ranks[-1] / ranks[0])
+    assert min(left[1e-3]) > 0.97 and max(left[1e-2]) < 0.35
+    smoothings = [f"pss_{kind}" for kind in ("clip", "log", "softplus", "softmax", "convolution")]
+    sgd = [run for method in smoothings for run in select(book, model="mlp_sgd", lr=1e-1, method=method)]
+    assert len(sgd) == 15 and all(run["exploded"] for run in sgd)
+
+    without = [run for run in book["runs"] if run["method"] != "muon"]
+    rates = training_rates(without)
+    gained = {
+        (model, rate)
+        for model, method in rates
+        if method in smoothings
+        for rate in set(rates[model, method]) - set(rates[model, "plain"])
+    }
+    assert gained == {("transformer_post", 3e-3)}
 
 
 def test_the_sentences_without_a_spread_hold():
