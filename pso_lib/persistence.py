@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pso_lib.errors import require_shape
 from pso_lib.jacobian import cumulative_jacobians, jacobian
+from pso_lib.norms import cosines, norm
 
 __all__ = [
     "PersistentSubspace",
@@ -23,6 +24,8 @@ __all__ = [
     "separation",
     "coherence",
 ]
+
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 3e-4}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class GradientBounds:
         lower: |P_U g|, U = G_L V: a bound for every network.
         value: |G_L^T g|, the gradient at the first layer.
         upper: |g|, a bound if no layer stretches.
-        no_layer_stretches: whether every |J_l| <= 1 along the orbit, to 1e-8; (N,), boolean.
+        no_layer_stretches: whether every |J_l| <= 1 along the orbit, to the tolerance; (N,), boolean.
     """
 
     lower: Tensor
@@ -82,45 +85,59 @@ def layer_jacobians(network, x: Tensor) -> Tensor:
     return torch.stack(J)
 
 
-def persistent_subspace(network, x: Tensor, *, tolerance: float = 1e-8) -> PersistentSubspace:
-    """The largest V with G_l^T G_l v = v for all v in V and all l, at one input ``x`` of shape (n,).
+def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -> PersistentSubspace:
+    """The largest V on which the definition holds at one input ``x`` of shape (n,), to a tolerance.
 
-    Found layer by layer without ever forming G_l: with U the carried subspace and R a basis of the range
-    of G_{l-1}, a direction u of U stays if R^T (J_l^T J_l - I) u = 0, the definition's condition one layer
-    on. What rounding leaks into an exploding complement is removed at each layer, before it grows. Use
-    float64. A direction stays if its residual is at most ``tolerance`` times max(1, |J_l|^2).
+    On the V returned, for every l: the singular values of G_l on V lie within 1 +- t, so the first l layers together
+    keep its lengths; and |R^T (J_l^T J_l - I) u|, with R a basis of the range of G_{l-1}, is for every unit u in the
+    carried subspace at most (1 + t)^2 - 1, what a stretch by 1 + t gives, so V is strong. As the tolerance t goes to 0
+    this says G_l^T G_l v = v for all v in V. It is found layer by layer without forming G_l, keeping the most
+    directions possible at each; at a loose tolerance another choice might keep more. What rounding leaks into an
+    exploding complement is removed at each layer, before it grows.
+
+    Args:
+        tolerance: above 0 and below 1; None for 1e-8 in float64 and 3e-4 in float32, where weights are orthogonal to
+            1e-7 at best and errors grow with depth.
 
     Raises:
-        ValueError: ``x`` is not one point, or is not finite.
+        ValueError: ``x`` is not one point, or is not finite; a tolerance finer than the rounding of x's dtype.
     """
     require_shape("x", x, network.dim)
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}; a persistent subspace is of one input, ({network.dim},).")
-    n = network.dim
-    carried = [torch.eye(n, dtype=x.dtype, device=x.device)]  # V_0 … V_l, columns
-    reach, dimensions = carried[0], [n]  # R
+    tolerance = _checked_tolerance(tolerance, x, network.dim)
+    n, rounding = network.dim, torch.finfo(x.dtype).eps * network.dim
+    identity = torch.eye(n, dtype=x.dtype, device=x.device)
+    images, dimensions = [identity], [n]  # G_0 V, …, G_l V for an orthonormal basis V, as columns
+    reach, steepest = identity, 1.0  # R; the largest |J| so far
     for J in layer_jacobians(network, x[None])[:, 0]:
-        scale = max(1.0, torch.linalg.matrix_norm(J, 2).item() ** 2)
-        residual = reach.T @ (J.T @ J - torch.eye(n, dtype=x.dtype, device=x.device))  # (r, n)
-        keep = _null_space(residual @ carried[-1], tolerance * scale)  # (d, d')
-        if keep.shape[1] < keep.shape[0]:
-            carried = [torch.linalg.qr(part @ keep)[0] for part in carried]
-        clean = carried[-1] - _leak(residual / scale, carried[-1])
-        carried.append(torch.linalg.qr(J @ clean)[0])
-        reach = _range(J @ reach, tolerance)
-        dimensions.append(carried[-1].shape[1])
-    return PersistentSubspace(torch.stack(carried), tuple(dimensions), tolerance)
+        steepest = max(steepest, torch.linalg.matrix_norm(J, 2).item())
+        known_to = rounding * steepest**2  # J^T J is, and so is the residual
+        residual = reach.T @ (J.T @ J - identity)  # (r, n)
+        images = _restricted(images, _strong(residual, images[-1], max((1 + tolerance) ** 2 - 1, known_to)))
+        clean = images[-1] - _leak(residual, images[-1], above=1e-3 + known_to, below=16 * rounding * steepest)
+        images = _restricted([*images, J @ clean], _kept(J @ clean, tolerance))
+        reach = _range(J @ reach, rounding)
+        dimensions.append(images[-1].shape[1])
+    carried = torch.stack([torch.linalg.qr(image)[0] for image in images])
+    return PersistentSubspace(carried, tuple(dimensions), tolerance)
 
 
-def persistent_dimension(network, x: Tensor, *, tolerance: float = 1e-8) -> Tensor:
-    """The persistent dimension at each row of ``x``, (N, n) to (N,), integers."""
-    require_shape("x", x, network.dim)
+def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None) -> Tensor:
+    """The persistent dimension at each row of ``x``, (N, n) to (N,), integers. See ``persistent_subspace``."""
+    _require_rows(x, network.dim)
     return torch.tensor([persistent_subspace(network, point, tolerance=tolerance).dimension for point in x])
 
 
-def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float = 1e-8) -> GradientBounds:
-    """The two-sided bound of the gradient at each row: ``x`` (N, n) enters the first layer, ``g`` (N, n) the last."""
-    require_shape("g", g, network.dim)
+def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float | None = None) -> GradientBounds:
+    """The two-sided bound of the gradient at each row: ``x`` (N, n) enters the first layer, ``g`` (N, n) the last.
+
+    With a tolerance t of the subspace, the lower bound holds up to a factor 1 - t. ``tolerance``: see
+    ``persistent_subspace``.
+    """
+    _require_rows(x, network.dim)
+    if g.shape != x.shape:
+        raise ValueError(f"g has shape {tuple(g.shape)} and x {tuple(x.shape)}; give one gradient (N, n) per point.")
     J = layer_jacobians(network, x)
     pulled = g
     for layer in reversed(range(len(J))):
@@ -128,28 +145,60 @@ def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float = 1e-8) -
     lower = []
     for point, gradient in zip(x, g, strict=True):
         U = persistent_subspace(network, point, tolerance=tolerance).carried[-1]
-        lower.append((gradient @ U).norm())
+        lower.append(norm(gradient @ U) if U.shape[1] else gradient.new_zeros(()))
     stretch = torch.linalg.matrix_norm(J, 2).amax(0)
-    return GradientBounds(torch.stack(lower), pulled.norm(dim=1), g.norm(dim=1), stretch <= 1 + 1e-8)
+    at_most = 1 + _checked_tolerance(tolerance, x, network.dim)
+    return GradientBounds(torch.stack(lower), norm(pulled), norm(g), stretch <= at_most)
 
 
 def separation(network, x: Tensor) -> Tensor:
-    """|x_l - y_l| / |x - y| averaged over all pairs of rows of ``x``: (N, n) to (L,)."""
+    """|x_l - y_l| / |x - y| averaged over all pairs of rows of ``x``: (N, n) to (L,).
+
+    Raises ``ValueError`` if two rows are equal: they have no distance to compare with.
+    """
     _require_pairs(x)
     with torch.no_grad():
         states = network.trunk_states(x)
-    start = torch.pdist(states[0])
-    return torch.stack([(torch.pdist(state) / start).mean() for state in states[1:]])
+    start = _distances(states[0])
+    if (start == 0).any():
+        raise ValueError("x holds two equal rows, whose distance cannot shrink; give distinct points.")
+    return torch.stack([(_distances(state) / start).mean() for state in states[1:]])
 
 
 def coherence(network, x: Tensor) -> Tensor:
-    """<G_l(x), G_l(y)> / |G_l(x)| |G_l(y)| (Frobenius), averaged over all pairs of rows: (N, n) to (L,)."""
+    """<G_l(x), G_l(y)> / |G_l(x)| |G_l(y)| (Frobenius), averaged over all pairs of rows: (N, n) to (L,).
+
+    A Jacobian of zero has cosine 0 with all others.
+    """
     _require_pairs(x)
     G = cumulative_jacobians(network, x).flatten(2)  # (L, N, n n)
-    G = torch.nn.functional.normalize(G, dim=2)
-    cosines = G @ G.mT
     i, j = torch.triu_indices(len(x), len(x), 1)
-    return cosines[:, i, j].mean(1)
+    return cosines(G)[:, i, j].mean(1)
+
+
+def _checked_tolerance(tolerance: float | None, x: Tensor, n: int) -> float:
+    """The tolerance to use for points like ``x``."""
+    if x.dtype not in _TOLERANCES:
+        raise ValueError(
+            f"x is {x.dtype}; a persistent subspace needs float64 or float32: network.double(), x.double()."
+        )
+    if tolerance is None:
+        return _TOLERANCES[x.dtype]
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be a number above 0 and below 1, got {tolerance!r}.")
+    finest = 8 * n * torch.finfo(x.dtype).eps
+    if tolerance < finest:
+        remedy = "a larger tolerance" if x.dtype == torch.float64 else "float64 (network.double(), x.double())"
+        raise ValueError(
+            f"tolerance={tolerance:g} is finer than {x.dtype} resolves at width {n}, about {finest:.0e}; use {remedy}."
+        )
+    return float(tolerance)
+
+
+def _require_rows(x: Tensor, n: int) -> None:
+    require_shape("x", x, n)
+    if x.ndim != 2 or len(x) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, {n}), N >= 1. One point is x[None].")
 
 
 def _require_pairs(x: Tensor) -> None:
@@ -157,23 +206,45 @@ def _require_pairs(x: Tensor) -> None:
         raise ValueError(f"x has shape {tuple(x.shape)}; pairs need (N, n) with N >= 2.")
 
 
-def _null_space(M: Tensor, tolerance: float) -> Tensor:
-    """Orthonormal columns on which M, (r, d), is at most ``tolerance``."""
-    if M.shape[1] == 0:
-        return M.new_zeros(0, 0)
-    _, s, Vh = torch.linalg.svd(M, full_matrices=True)
-    rank = int((s > tolerance).sum())
-    return Vh[rank:].T
+def _distances(x: Tensor) -> Tensor:
+    """Between all pairs of rows, (N, n) to (N (N - 1) / 2,), without under- or overflow."""
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    return norm(x[i] - x[j])
 
 
-def _leak(residual: Tensor, U: Tensor) -> Tensor:
-    """The part of U, (n, d), along the directions that break the condition plainly, not by a hair."""
+def _restricted(images: list[Tensor], keep: Tensor) -> list[Tensor]:
+    """The images of the subspace whose coordinates are the orthonormal columns of ``keep``, (d, d')."""
+    return images if keep.shape[0] == keep.shape[1] else [image @ keep for image in images]
+
+
+def _strong(residual: Tensor, image: Tensor, tolerance: float) -> Tensor:
+    """Coordinates of the directions u of the image, (n, d), on whose unit vectors |residual u| <= tolerance."""
+    if image.shape[1] == 0:
+        return image.new_zeros(0, 0)
+    Q, T = torch.linalg.qr(image)
+    _, s, Vh = torch.linalg.svd(residual @ Q, full_matrices=True)
+    small = Vh[int((s > tolerance).sum()) :].T  # in the basis Q
+    return torch.linalg.qr(torch.linalg.solve_triangular(T, small, upper=True))[0]
+
+
+def _kept(image: Tensor, tolerance: float) -> Tensor:
+    """Coordinates of the directions whose image, (n, d), has length 1 up to the tolerance."""
+    if image.shape[1] == 0:
+        return image.new_zeros(0, 0)
+    _, s, Vh = torch.linalg.svd(image, full_matrices=False)
+    return Vh[(s - 1).abs() <= tolerance].T
+
+
+def _leak(residual: Tensor, image: Tensor, above: float, below: float) -> Tensor:
+    """The part of the image, (n, d), that is rounding, coefficients up to ``below``, along the directions that break
+    the condition plainly, by more than ``above``."""
     _, s, Vh = torch.linalg.svd(residual, full_matrices=False)
-    plain = Vh[s > 1e-3]
-    return plain.T @ (plain @ U)
+    plain = Vh[s > above]
+    coefficients = plain @ image
+    return plain.T @ torch.where(coefficients.abs() <= below, coefficients, 0)
 
 
-def _range(M: Tensor, tolerance: float) -> Tensor:
+def _range(M: Tensor, rounding: float) -> Tensor:
     """Orthonormal columns that span the range of M, (n, r)."""
     U, s, _ = torch.linalg.svd(M, full_matrices=False)
-    return U[:, s > tolerance * s[0]] if len(s) else U
+    return U[:, s > rounding * s[0]] if len(s) else U

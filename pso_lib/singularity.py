@@ -18,6 +18,7 @@ from torch.func import functional_call, grad, vmap
 
 from pso_lib.errors import nearest, require_choice, require_finite, require_positive_int
 from pso_lib.jacobian import singular_values, spectrum_stable_rank, stable_rank
+from pso_lib.norms import cosines, unit
 
 __all__ = [
     "DENOMINATORS",
@@ -199,8 +200,7 @@ def ntk_gram(
             module.training = mode
     gradients = torch.cat(rows)
     require_finite("the gradients", gradients)
-    gradients = nn.functional.normalize(gradients, dim=1, eps=torch.finfo(gradients.dtype).tiny)
-    return gradients @ gradients.T
+    return cosines(gradients)
 
 
 def _plain_attention():
@@ -225,6 +225,5 @@ def token_similarity(h: Tensor) -> Tensor:
     if h.ndim < 2 or h.shape[-2] < 2:
         raise ValueError(f"h has shape {tuple(h.shape)}; pairs of tokens need (..., T, d) with T >= 2.")
     require_finite("h", h)
-    unit = nn.functional.normalize(h, dim=-1, eps=torch.finfo(h.dtype).tiny)
-    tokens = h.shape[-2]
-    return (unit.sum(-2).square().sum(-1) - unit.square().sum((-2, -1))) / (tokens * (tokens - 1))
+    directions, tokens = unit(h), h.shape[-2]
+    return (directions.sum(-2).square().sum(-1) - directions.square().sum((-2, -1))) / (tokens * (tokens - 1))

@@ -296,3 +296,127 @@ def test_an_isometric_subspace_need_not_be_strong():
         torch.testing.assert_close(M.T @ (M @ v), v)
         other = v + 0.1 * right[4]
         assert (M @ other).norm() < other.norm()
+
+
+# What a tolerance means
+
+
+def rational_network(seed: int, depth: int = 4):
+    """Layers relu(A x) of width 4 with exact entries: mirrors, turns by (3/5, 4/5), one gain of 10^4 or 1/1000."""
+    import sympy as sp
+
+    g, matrices = seeded(seed), []
+    turn = sp.diag(sp.Matrix([[3, -4], [4, 3]]) / 5, 1, 1)
+    for place in range(depth):
+        order = torch.randperm(4, generator=g).tolist()
+        P = sp.Matrix(4, 4, lambda i, j, order=order: int(order[i] == j))
+        sizes = [sp.Integer(1)] * 3 + [(sp.Integer(1), sp.Integer(10) ** 4, sp.Rational(1, 1000))[place % 3]]
+        matrices.append(sp.diag(*sizes) * P * (turn if torch.rand((), generator=g) < 0.5 else sp.eye(4)))
+    layers = [plain_network(1, 4, dtype=torch.float64).layers[0] for _ in matrices]
+    for layer, A in zip(layers, matrices, strict=True):
+        layer.set_weights(A=torch.tensor(A.tolist(), dtype=torch.float64))
+    return DeepNetwork(layers), matrices
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_exact_rationals_agree(seed):
+    """The null space of all G_l^T G_l - I, in fractions: also with gains of 10^4, which hide nothing."""
+    import sympy as sp
+
+    network, matrices = rational_network(seed)
+    h = sp.Matrix([3, 5, 7, 11]) * sp.Rational(1, 8)
+    x, G, conditions = torch.tensor([float(v) for v in h], dtype=torch.float64), sp.eye(4), []
+    for A in matrices:
+        z = A * h
+        J = sp.diag(*[int(bool(v > 0)) for v in z]) * A
+        h, G = J * h, J * G
+        conditions.append(G.T * G - sp.eye(4))
+    exact = 4 - sp.Matrix.vstack(*conditions).rank()
+    assert persistent_subspace(network, x).dimension == exact
+
+
+def gains(*rows) -> DeepNetwork:
+    """Layers that multiply coordinates, one row of gains a layer."""
+    layers = []
+    for row in rows:
+        layer = plain_network(1, len(row), dtype=torch.float64).layers[0]
+        layer.set_weights(A=torch.diag(torch.tensor(row, dtype=torch.float64)))
+        layers.append(layer)
+    return DeepNetwork(layers)
+
+
+def test_one_large_gain_makes_no_dead_direction_persistent():
+    network = gains([1e4, 0.0, 1.0, 0.5])
+    for tolerance in (1e-8, 0.1):
+        assert persistent_subspace(network, torch.ones(4, dtype=torch.float64), tolerance=tolerance).dimension == 1
+
+
+def test_a_tolerance_holds_for_all_layers_together():
+    """1.08 is within a tenth of 1, its square is not; a gain and its inverse cancel, but not for the layer between."""
+    network, x = gains([1.04, 1.08, 3.0, 0.97], [1.04, 1.08, 1 / 3, 0.97]), torch.ones(4, dtype=torch.float64)
+    found = persistent_subspace(network, x, tolerance=0.1)
+    assert found.dimensions == (4, 3, 2)
+    assert persistent_subspace(network, x, tolerance=0.01).dimension == 0
+
+
+@pytest.mark.parametrize("tolerance", [1e-8, 1e-3, 0.1, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_subspace_satisfies_the_definition_at_its_tolerance(tolerance, seed):
+    """Singular values of each G_l on V, and each layer's condition, on networks a little off a start that persists."""
+    network, g = started(init.shared_orthogonal_, 12, seed=seed), seeded(seed + 100)
+    for layer in network.layers:
+        for weight in (layer.A, layer.B):
+            weight.data += 0.003 * torch.randn(N, N, generator=g, dtype=torch.float64)
+    x = point(seed + 7)
+    found = persistent_subspace(network, x, tolerance=tolerance)
+    assert found.dimension > 0 or tolerance < 0.1
+    G = torch.eye(N, dtype=torch.float64)
+    for J, U in zip(layer_jacobians(network, x[None])[:, 0], found.carried, strict=False):
+        R = torch.linalg.svd(G)[0][:, : torch.linalg.matrix_rank(G)]
+        assert (
+            torch.linalg.matrix_norm(R.T @ (J.T @ J - torch.eye(N, dtype=torch.float64)) @ U, 2)
+            <= (1 + tolerance * 1.001) ** 2 - 1
+        )
+        G = J @ G
+        s = torch.linalg.svdvals(G @ found.basis)
+        assert ((s - 1).abs() <= tolerance * 1.001).all()
+
+
+def test_float32_keeps_what_float64_keeps():
+    network, x = started(init.shared_orthogonal_, 50), point()
+    exact = persistent_subspace(network, x).dimension
+    assert persistent_subspace(network.float(), x.float()).dimension == exact > 0
+
+
+@pytest.mark.parametrize(
+    "tolerance, dtype, parts",
+    [
+        (float("nan"), torch.float64, ["above 0 and below 1", "nan"]),
+        (0, torch.float64, ["above 0"]),
+        (True, torch.float64, ["True"]),
+        ("0.1", torch.float64, ["'0.1'"]),
+        (1.5, torch.float64, ["below 1", "1.5"]),
+        (1e-8, torch.float32, ["1e-08", "float64"]),
+        (None, torch.bfloat16, ["bfloat16", "double()"]),
+    ],
+)
+def test_a_tolerance_that_says_nothing_is_refused(tolerance, dtype, parts):
+    network = started(init.shared_orthogonal_, 2).to(dtype)
+    with pytest.raises(ValueError) as caught:
+        persistent_subspace(network, point().to(dtype), tolerance=tolerance)
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_measures_between_inputs_know_no_scale(size):
+    """Far below and above where float32 can be squared."""
+    network = gains([1.0, 0.5, 0.25, 0.1]).float()
+    x = torch.rand(5, 4, generator=seeded(3)) + 0.1
+    torch.testing.assert_close(separation(network, size * x), separation(network, x))
+    tiny = gains([size, 0.5 * size, 0.25 * size, 0.1 * size]).float()
+    torch.testing.assert_close(coherence(tiny, x), coherence(network, x))
+
+
+def test_equal_rows_have_no_separation():
+    with pytest.raises(ValueError, match="equal rows"):
+        separation(gains([1.0, 1.0]), torch.ones(2, 2, dtype=torch.float64))

@@ -264,3 +264,41 @@ def test_bad_input_names_the_remedy(call, parts):
         call()
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e-25, 1e20, 1e38])
+def test_token_similarity_knows_no_scale(size):
+    h = torch.randn(3, 5, 4, generator=seeded(), dtype=torch.float64).float().clamp(-3, 3)
+    expected = token_similarity(h.double())
+    found = token_similarity(h * torch.tensor(size, dtype=torch.float32))
+    tolerance = 1e-2 if size < 1e-37 else 1e-5  # numbers below the smallest normal one have few digits
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+    same = torch.full((2, 8), size)
+    assert abs(token_similarity(same).item() - 1) < 1e-3
+
+
+def test_token_similarity_in_half_precision():
+    h = 100 * torch.randn(2, 64, 4096, generator=seeded())  # squares and sums that float16 cannot hold
+    for dtype in (torch.float16, torch.bfloat16):
+        expected = token_similarity(h.to(dtype).double())
+        torch.testing.assert_close(token_similarity(h.to(dtype)).double(), expected, rtol=0, atol=1e-5)
+
+
+def test_ntk_where_gradients_vanish_and_explode():
+    """150 layers that shrink every gradient below what float32 can square; and a loss times 1e25."""
+    from pso_lib.networks import plain_network
+
+    network = plain_network(150, 16, start="xavier", inputs=8, classes=3, generator=seeded())
+    x, y = torch.randn(6, 8, generator=seeded(1)), torch.arange(6) % 3
+    exact = ntk_gram(network.double(), cross_entropy, x.double(), y)
+    assert 1 <= torch.linalg.eigvalsh(exact)[-1] <= 6
+    first = "layers.0.A"
+    assert (
+        torch.autograd.grad(cross_entropy(network(x.double()), y), network.get_parameter(first))[0].abs().max() < 1e-19
+    )
+    found = ntk_gram(network.float(), cross_entropy, x, y, weights=[first]).double()
+    torch.testing.assert_close(
+        found, ntk_gram(network.double(), cross_entropy, x.double(), y, weights=[first]), rtol=0, atol=1e-3
+    )
+    large = ntk_gram(network.float(), lambda a, b: 1e25 * cross_entropy(a, b), x, y)
+    torch.testing.assert_close(large.double(), exact, rtol=0, atol=1e-3)
