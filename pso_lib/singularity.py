@@ -8,17 +8,17 @@ The names are those of the paper by Cao and others. It leaves open how SR is rou
 of: both are arguments here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from pso_lib.errors import nearest, require_choice, require_finite, require_positive_int
+from pso_lib.errors import require_choice, require_finite, require_positive_int
 from pso_lib.jacobian import singular_values, spectrum_stable_rank, stable_rank
 from pso_lib.norms import cosines, unit
+from pso_lib.weights import Weights, as_matrix, chosen_weights
 
 __all__ = [
     "DENOMINATORS",
@@ -38,68 +38,6 @@ __all__ = [
 
 ROUNDINGS = ("floor", "ceil")
 DENOMINATORS = ("pairs", "gradient")
-
-Weights = Iterable[str] | Callable[[str, nn.Parameter], bool] | None
-
-
-def as_matrix(W: Tensor) -> Tensor:
-    """A weight as the matrix that acts: (out, in) as it is, a kernel (out, in, *k) as (out, in * prod k).
-
-    Half precision becomes float32, as LAPACK knows no less. Raises ``ValueError`` for fewer than two axes.
-    """
-    if W.ndim < 2:
-        raise ValueError(f"a weight of shape {tuple(W.shape)} is no matrix; choose weights with at least two axes.")
-    M = W.flatten(1)
-    return M.float() if M.dtype in (torch.float16, torch.bfloat16) else M
-
-
-def chosen_weights(model: nn.Module, weights: Weights = None) -> dict[str, nn.Parameter]:
-    """The weights of a model to look at or to smooth, by name.
-
-    Args:
-        weights: None for every trainable parameter with two axes or more, except embeddings (also where tied to a
-            readout) and the originals behind a parametrisation; names, or patterns such as "blocks.*.weight"; or
-            ``weights(name, parameter)``, true for those wanted.
-
-    Raises:
-        ValueError: nothing chosen, a name that matches nothing, a weight that is no matrix of real numbers.
-    """
-    known = dict(model.named_parameters())
-    if weights is None:
-        found = _default_weights(model, known)
-    elif callable(weights):
-        found = {name: p for name, p in known.items() if weights(name, p)}
-    else:
-        patterns = [weights] if isinstance(weights, str) else list(weights)
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in known):
-                raise ValueError(
-                    f"weights: {pattern!r} matches no parameter of {type(model).__name__}, see named_parameters()."
-                    f"{nearest(pattern, known)}"
-                )
-        found = {name: p for name, p in known.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    for name, p in found.items():
-        if p.ndim < 2 or not p.is_floating_point() or p.numel() == 0:
-            raise ValueError(
-                f"weights: {name!r} has shape {tuple(p.shape)} and dtype {p.dtype}; a spectrum needs real weights with "
-                "two axes or more. Leave it out."
-            )
-    if not found:
-        raise ValueError(f"weights chose no parameter of {type(model).__name__}; name some that have two axes.")
-    return found
-
-
-def _default_weights(model: nn.Module, known: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-    return {
-        name: p
-        for name, p in known.items()
-        if p.ndim >= 2
-        and p.requires_grad
-        and p.is_floating_point()
-        and id(p) not in tables
-        and "parametrizations." not in name
-    }
 
 
 def require_rounding(k: int | str) -> None:
