@@ -43,12 +43,18 @@ def _exact(argument: str, number) -> sp.Expr:
 
 def nearest_kink_offset(z: torch.Tensor, kinks: tuple[float, ...]) -> torch.Tensor:
     """z minus the kink nearest to it, signed, same shape; infinite without kinks."""
+    z = _floating(z)
     if not kinks:
         return torch.full_like(z, torch.inf)
     if len(kinks) == 1:
         return z - kinks[0]
     points = torch.tensor(kinks, dtype=z.dtype, device=z.device)
     return z - points[(z.detach().unsqueeze(-1) - points).abs().argmin(-1)]
+
+
+def _floating(z: torch.Tensor) -> torch.Tensor:
+    """Integers in torch's default dtype: in their own, slopes and kinks would lose their fractions."""
+    return z if z.is_floating_point() or z.is_complex() else z.to(torch.get_default_dtype())
 
 
 class Activation(nn.Module):
@@ -65,7 +71,7 @@ class Activation(nn.Module):
 
     def kink_offset(self, z: torch.Tensor) -> torch.Tensor:
         """z minus the nearest kink, signed, (..., h); infinite where there is no kink."""
-        return torch.full_like(z, torch.inf)
+        return torch.full_like(_floating(z), torch.inf)
 
 
 class PiecewiseAffine(Activation):
@@ -102,6 +108,7 @@ class PiecewiseAffine(Activation):
         self._float_constant = float(constant)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
+        z = _floating(z)
         if self._float_kinks == (0.0,) and self._float_constant == 0.0:
             return self._one_kink_at_zero(z)
         out = self._float_slopes[0] * z + self._float_constant
@@ -122,6 +129,7 @@ class PiecewiseAffine(Activation):
 
     def slope(self, z: torch.Tensor) -> torch.Tensor:
         """The slope at each z, same shape. At a kink: the slope of the piece to its left."""
+        z = _floating(z)
         slopes = torch.tensor(self._float_slopes, dtype=z.dtype, device=z.device)
         kinks = torch.tensor(self._float_kinks, dtype=z.dtype, device=z.device)
         return slopes[torch.bucketize(z.contiguous(), kinks)]
@@ -164,7 +172,7 @@ class PairFold(Activation):
             raise ValueError(
                 f"{self.name} folds pairs, but the last axis has odd length {z.shape[-1]}; use an even width."
             )
-        pairs = z.unflatten(-1, (-1, 2))
+        pairs = _floating(z).unflatten(-1, (-1, 2))
         return pairs[..., 0] * self._float_normal[0] + pairs[..., 1] * self._float_normal[1]
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -191,7 +199,7 @@ class Smooth(Activation):
         self._function, self._formula = function, formula
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return self._function(z)
+        return self._function(_floating(z))
 
     def sympy(self, z) -> sp.Expr:
         """The same function as a sympy expression."""
@@ -236,17 +244,30 @@ def tanh() -> Smooth:
 
 def gelu() -> Smooth:
     """z Phi(z), Phi the normal distribution function."""
-    return Smooth("gelu", nn.functional.gelu, lambda z: z * (1 + sp.erf(z / sp.sqrt(2))) / 2)
+    return Smooth("gelu", nn.functional.gelu, _gelu)
 
 
 def silu() -> Smooth:
     """z / (1 + exp(-z))."""
-    return Smooth("silu", nn.functional.silu, lambda z: z / (1 + sp.exp(-z)))
+    return Smooth("silu", nn.functional.silu, _silu)
 
 
 def softplus() -> Smooth:
     """log(1 + exp z)."""
-    return Smooth("softplus", nn.functional.softplus, lambda z: sp.log(1 + sp.exp(z)))
+    return Smooth("softplus", nn.functional.softplus, _softplus)
+
+
+# Formulas with names, so that networks can be pickled, and sent to another process.
+def _gelu(z) -> sp.Expr:
+    return z * (1 + sp.erf(z / sp.sqrt(2))) / 2
+
+
+def _silu(z) -> sp.Expr:
+    return z / (1 + sp.exp(-z))
+
+
+def _softplus(z) -> sp.Expr:
+    return sp.log(1 + sp.exp(z))
 
 
 known = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pso_lib.activations import Activation, PiecewiseAffine
-from pso_lib.errors import require_choice, require_positive_int
+from pso_lib.errors import device_of, require_choice, require_positive_int
 
 __all__ = [
     "haar",
@@ -36,14 +36,13 @@ def haar(rows: int, columns: int, generator: torch.Generator | None = None) -> T
     """
     require_positive_int("rows", rows)
     require_positive_int("columns", columns)
-    device = generator.device if generator is not None else None
-    return nn.init.orthogonal_(torch.empty(rows, columns, dtype=torch.float64, device=device), generator=generator)
+    empty = torch.empty(rows, columns, dtype=torch.float64, device=device_of(generator))
+    return nn.init.orthogonal_(empty, generator=generator)
 
 
 def gaussian(rows: int, columns: int, std: float, generator: torch.Generator | None = None) -> Tensor:
     """A (rows, columns) float64 matrix of independent N(0, std^2) entries."""
-    device = generator.device if generator is not None else None
-    return torch.randn(rows, columns, dtype=torch.float64, device=device, generator=generator) * std
+    return torch.randn(rows, columns, dtype=torch.float64, device=device_of(generator), generator=generator) * std
 
 
 def gain_of(activation: Activation) -> float:
@@ -133,7 +132,7 @@ def looks_linear_(layers, generator: torch.Generator | None = None) -> None:
             )
         half = haar(layer.dim // 2, layer.dim // 2, generator)
         A = torch.cat([torch.cat([half, -half], 1), torch.cat([-half, half], 1)])
-        own_B = torch.eye(layer.dim, dtype=torch.float64) if layer.has_own_B else None
+        own_B = torch.eye(layer.dim, dtype=half.dtype, device=half.device) if layer.has_own_B else None
         layer.set_weights(A=A / math.sqrt(2) if index == 0 else A, B=own_B, b=0.0)
 
 
@@ -173,10 +172,12 @@ def _start_sharing(layers, k, blocks, generator, *, rotate: bool, residual_branc
     require_choice("blocks", blocks, ("he", "orthogonal"))
     layers = layers_of(layers)
     n = layers[0].dim
-    if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= n:
+    k = require_positive_int("k", k, least=0)
+    if k > n:
         raise ValueError(f"k must be an integer from 0 to the width {n}, got {k!r}.")
-    shared = haar(n - k, n - k, generator) if k < n else torch.zeros(0, 0, dtype=torch.float64)
-    rotation = haar(n, n, generator) if rotate else torch.eye(n, dtype=torch.float64).to(shared)
+    nothing = torch.zeros(0, 0, dtype=torch.float64, device=device_of(generator))
+    shared = haar(n - k, n - k, generator) if k < n else nothing
+    rotation = haar(n, n, generator) if rotate else torch.eye(n, dtype=torch.float64, device=shared.device)
     for layer in layers:
         if layer.dim != n or layer.hidden != n:
             raise ValueError(f"a shared start needs hidden == dim == {n} in every layer, got {layer!r}.")
@@ -195,7 +196,7 @@ def _start_sharing(layers, k, blocks, generator, *, rotate: bool, residual_branc
 
 def _blocks(k: int, blocks: str, gain: float, generator) -> tuple[Tensor, Tensor]:
     if k == 0:
-        return (torch.zeros(0, 0, dtype=torch.float64),) * 2
+        return (torch.zeros(0, 0, dtype=torch.float64, device=device_of(generator)),) * 2
     if blocks == "orthogonal":
         return (haar(k, k, generator),) * 2
     return gaussian(k, k, gain / math.sqrt(k), generator), gaussian(k, k, 1 / math.sqrt(k), generator)

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from pso_lib import init
 from pso_lib.activations import get
-from pso_lib.errors import require_choice, require_finite, require_positive_int, require_shape
+from pso_lib.errors import require_choice, require_dtype, require_finite, require_positive_int, require_shape
 
 __all__ = ["Layer", "FeedForward", "Residual", "Fold", "ModifiedFeedForward", "kinds"]
 
@@ -32,7 +32,8 @@ class Layer(nn.Module):
 
     Raises:
         ValueError: unknown names, sizes below 1, ``outer="identity"`` with h != n, orthonormal rows
-            asked for with h > n where B = A.
+            asked for with h > n where B = A, ``orthogonal="always"`` in half precision.
+        TypeError: a generator that is none.
     """
 
     def __init__(
@@ -51,9 +52,8 @@ class Layer(nn.Module):
         device=None,
     ):
         super().__init__()
-        hidden = dim if hidden is None else hidden
-        require_positive_int("dim", dim)
-        require_positive_int("hidden", hidden)
+        dim = require_positive_int("dim", dim)
+        hidden = dim if hidden is None else require_positive_int("hidden", hidden)
         require_choice("outer", outer, ("free", "tied", "identity"))
         require_choice("orthogonal", orthogonal, ("no", "start", "always"))
         if outer == "identity" and hidden != dim:
@@ -64,6 +64,12 @@ class Layer(nn.Module):
             raise ValueError(
                 f"hidden={hidden} orthonormal rows do not fit in dimension dim={dim}; use hidden <= {dim} "
                 'or orthogonal="no".'
+            )
+        kept = dtype or torch.get_default_dtype()
+        if orthogonal == "always" and kept not in (torch.float32, torch.float64):
+            raise ValueError(
+                f'orthogonal="always" solves a linear system at each use, which torch does not do in {kept}; '
+                'give dtype=torch.float32 and train under torch.autocast, or use orthogonal="start".'
             )
         self.dim, self.hidden, self.alpha, self.beta = dim, hidden, float(alpha), float(beta)
         self.activation, self.outer, self.orthogonal = get(activation), outer, orthogonal
@@ -101,7 +107,9 @@ class Layer(nn.Module):
 
     def preactivation(self, x: Tensor) -> Tensor:
         """A x + b, (..., n) to (..., h)."""
-        return nn.functional.linear(x, self.A, self.b)
+        A = self.A
+        require_dtype("x", x, A.dtype)
+        return nn.functional.linear(x, A, self.b)
 
     def forward(self, x: Tensor) -> Tensor:
         require_shape("x", x, self.dim)
@@ -129,13 +137,13 @@ class Layer(nn.Module):
         """
         if B is not None and not self.has_own_B:
             raise ValueError(f'B cannot be set: outer="{self.outer}" derives it; use outer="free" or set A.')
-        if b is not None and self.b is None and torch.as_tensor(b).any():
+        if b is not None and self.b is None and _tensor(b).any():
             raise ValueError("b cannot be set: the layer was made with bias=False; make it with bias=True.")
         for argument, name, value in (("A", "A", A), ("B", "_B", B)):
             if value is not None:
-                self._set_matrix(argument, name, torch.as_tensor(value))
+                self._set_matrix(argument, name, _tensor(value))
         if b is not None and self.b is not None:
-            value = torch.as_tensor(b)
+            value = _tensor(b)
             if value.ndim and value.shape != self.b.shape:
                 raise ValueError(f"b has shape {tuple(value.shape)}; it must be ({self.hidden},) or a number.")
             require_finite("b", value)
@@ -165,6 +173,11 @@ class Layer(nn.Module):
             f"dim={self.dim}, hidden={self.hidden}, alpha={self.alpha:g}, beta={self.beta:g}, "
             f"outer={self.outer}, orthogonal={self.orthogonal}"
         )
+
+
+def _tensor(value) -> Tensor:
+    """Numbers as a tensor on the CPU, whatever torch's default device is; a tensor as it is."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
 class FeedForward(Layer):

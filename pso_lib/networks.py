@@ -1,13 +1,14 @@
 """Deep networks: an affine lift, L layers of one width, an affine readout."""
 
 import math
+import numbers
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from pso_lib import init
-from pso_lib.errors import require_choice, require_positive_int, require_shape
+from pso_lib.errors import device_of, require_choice, require_dtype, require_positive_int, require_shape
 from pso_lib.layers import kinds
 
 __all__ = ["DeepNetwork", "deep_network", "plain_network", "starts"]
@@ -28,6 +29,12 @@ class DeepNetwork(nn.Module):
         self.layers = nn.ModuleList(layers)
         if not self.layers:
             raise ValueError("layers is empty; a network needs at least one layer.")
+        for index, layer in enumerate(self.layers):
+            if not isinstance(getattr(layer, "dim", None), numbers.Integral):
+                raise TypeError(
+                    f"layers[{index}] is a {type(layer).__name__} without .dim, its width n; give pso_lib layers, such "
+                    "as FeedForward(n), or modules from R^n to R^n that have an attribute dim."
+                )
         widths = {layer.dim for layer in self.layers}
         if len(widths) > 1:
             raise ValueError(f"layers have different widths {sorted(widths)}; all must map R^n to the same R^n.")
@@ -46,12 +53,18 @@ class DeepNetwork(nn.Module):
         return h
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.trunk(self.lift(x) if self.lift is not None else x)
+        h = self.trunk(self._lifted(x))
         return self.readout(h) if self.readout is not None else h
 
     def states(self, x: Tensor) -> list[Tensor]:
         """x_0, x_1, …, x_L: what enters the first layer and what leaves each, all (..., n)."""
-        return self.trunk_states(self.lift(x) if self.lift is not None else x)
+        return self.trunk_states(self._lifted(x))
+
+    def _lifted(self, x: Tensor) -> Tensor:
+        if isinstance(self.lift, nn.Linear):
+            require_shape("x", x, self.lift.in_features)
+            require_dtype("x", x, self.lift.bias.dtype if self.lift.bias is not None else self.lift.weight.dtype)
+        return self.lift(x) if self.lift is not None else x
 
     def trunk_states(self, h: Tensor) -> list[Tensor]:
         """The same for an h that enters the first layer, without the lift."""
@@ -86,7 +99,7 @@ def deep_network(
         ends: lift and readout with orthonormal rows or columns ("orthogonal", bias 0) or as
             ``nn.Linear`` starts them ("default").
     """
-    require_positive_int("depth", depth)
+    depth, dim = require_positive_int("depth", depth), require_positive_int("dim", dim)
     require_choice("layer", layer, kinds)
     require_choice("ends", ends, ("orthogonal", "default"))
     options = {"dtype": dtype, "device": device}
@@ -124,7 +137,8 @@ def plain_network(
 
 
 def _affine(rows_in: int, rows_out: int, ends: str, generator, options: dict, argument: str) -> nn.Linear:
-    require_positive_int(argument, rows_in if argument == "inputs" else rows_out)
+    given = require_positive_int(argument, rows_in if argument == "inputs" else rows_out)
+    rows_in, rows_out = (given, rows_out) if argument == "inputs" else (rows_in, given)
     affine = nn.Linear(rows_in, rows_out, **options)
     with torch.no_grad():
         if ends == "orthogonal":
@@ -133,7 +147,7 @@ def _affine(rows_in: int, rows_out: int, ends: str, generator, options: dict, ar
         else:  # nn.Linear's own rule, drawn again from the generator
             bound = 1 / math.sqrt(rows_in)
             for parameter in affine.parameters():
-                device = generator.device if generator is not None else None
-                draw = torch.rand(parameter.shape, dtype=torch.float64, device=device, generator=generator)
+                where = device_of(generator)
+                draw = torch.rand(parameter.shape, dtype=torch.float64, device=where, generator=generator)
                 parameter.copy_((2 * draw - 1) * bound)
     return affine

@@ -34,8 +34,8 @@ class Rule:
 
 
 def rule(activation: Activation) -> Rule:
-    """The kernels of an activation. Raises ``ValueError`` for one that has none here."""
-    if isinstance(activation, PiecewiseAffine) and activation.kinks == (0,) and activation.constant == 0:
+    """The kernels of an activation. Raises ``ValueError`` for one that has none here, as a subclass of its own."""
+    if type(activation) is PiecewiseAffine and activation.kinks == (0,) and activation.constant == 0:
         left, right = (float(slope) for slope in activation.slopes)
         if (left, right) == (0.0, 1.0):
             return Rule(
@@ -53,7 +53,7 @@ def rule(activation: Activation) -> Rule:
                 lambda d, z, s: _aten.leaky_relu_backward.grad_input(d, z, left, False, grad_input=d),
                 False,
             )
-    function = activation._function if isinstance(activation, Smooth) else None
+    function = activation._function if type(activation) is Smooth else None
     if function is torch.tanh:
         return Rule(
             "tanh",
@@ -75,9 +75,10 @@ def rule(activation: Activation) -> Rule:
             lambda d, z, s: _aten.silu_backward.grad_input(d, z, grad_input=d),
             False,
         )
+    name = getattr(activation, "name", type(activation).__name__)
     raise ValueError(
-        f"activation {activation.name!r} has no kernels here; use relu, leaky_relu, abs, tanh, gelu or silu, "
-        "or train the networks one by one with training.train."
+        f"activation {name!r} has no kernels here; use relu, leaky_relu, abs, tanh, gelu or silu, or train the "
+        "networks one by one with training.train."
     )
 
 

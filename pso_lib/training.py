@@ -17,7 +17,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pso_lib.data import Images
-from pso_lib.errors import nearest, require_choice, require_finite, require_positive_int
+from pso_lib.errors import (
+    device_of,
+    nearest,
+    require_choice,
+    require_finite,
+    require_labels,
+    require_positive,
+    require_positive_int,
+)
+from pso_lib.modes import evaluating, modes_kept
 
 __all__ = ["History", "OPTIMIZERS", "accuracy", "train"]
 
@@ -69,6 +78,9 @@ def train(
 ) -> History:
     """Train in place with cross-entropy; an epoch is a new permutation without its incomplete last batch.
 
+    In a network in training mode each part keeps its mode, so that a BatchNorm frozen by ``eval()`` stays frozen; one
+    in evaluation mode is trained in training mode throughout. Afterwards each module has its own mode again.
+
     Args:
         images: anything with train_x (N, d), train_y (N,), test_x, test_y; on the network's device.
         generator: draws the permutations; the global one if None. With it, and the same weights, a
@@ -82,10 +94,11 @@ def train(
     a network and images that do not fit together; divergence is reported, not raised.
     """
     x, y = images.train_x, images.train_y
-    _check_numbers(steps, lr, batch, eval_every, len(y))
+    steps, batch, eval_every = _check_numbers(steps, [lr], batch, eval_every, len(y))
+    device_of(generator)
     _check_fit(network, images)
     update = _make_optimizer(network, optimizer, lr, options)
-    history, started, was_training = History(), time.perf_counter(), network.training
+    history, started = History(), time.perf_counter()
     losses = torch.full((steps,), math.nan, device=x.device)
     looked = 0  # the loss of the first `looked` steps is known to be finite
 
@@ -95,31 +108,34 @@ def train(
         if at_eval is not None:
             at_eval(step, network)
 
-    network.train()
-    if eval_every:
-        evaluate(0)
-    for step, rows in enumerate(_bar(_batches(len(y), batch, steps, generator, x.device), steps, progress), start=1):
-        loss = cross_entropy(network(x[rows]), y[rows])
-        update.zero_grad()
-        loss.backward()
-        update.step()
-        losses[step - 1] = loss.detach()  # stays on the device: no waiting for the GPU at each step
+    with modes_kept(network):
+        if not network.training:
+            network.train()
+        if eval_every:
+            evaluate(0)
+        for step, rows in enumerate(
+            _bar(_batches(len(y), batch, steps, generator, x.device), steps, progress), start=1
+        ):
+            loss = cross_entropy(network(x[rows]), y[rows])
+            update.zero_grad()
+            loss.backward()
+            update.step()
+            losses[step - 1] = loss.detach()  # stays on the device: no waiting for the GPU at each step
 
-        at_end = step == steps
-        evaluates = at_end or (eval_every and step % eval_every == 0)
-        if evaluates or step % LOOK == 0:
-            bad = (~torch.isfinite(losses[looked:step])).nonzero()
-            if len(bad):
-                history.diverged_at = looked + int(bad[0]) + 1
-            elif at_end and not all(torch.isfinite(p).all() for p in network.parameters()):
-                history.diverged_at = step
-            if history.diverged_at is not None:
-                history.diverged = True
-                break
-            looked = step
-        if evaluates:
-            evaluate(step)
-    network.train(was_training)
+            at_end = step == steps
+            evaluates = at_end or (eval_every and step % eval_every == 0)
+            if evaluates or step % LOOK == 0:
+                bad = (~torch.isfinite(losses[looked:step])).nonzero()
+                if len(bad):
+                    history.diverged_at = looked + int(bad[0]) + 1
+                elif at_end and not all(torch.isfinite(p).all() for p in network.parameters()):
+                    history.diverged_at = step
+                if history.diverged_at is not None:
+                    history.diverged = True
+                    break
+                looked = step
+            if evaluates:
+                evaluate(step)
     history.loss = losses[: history.diverged_at or steps].tolist()
     history.seconds = time.perf_counter() - started
     return history
@@ -129,21 +145,27 @@ def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int
     """The share of rows of x (N, d) whose largest output is at y (N,); a row with a NaN counts as wrong.
 
     In evaluation mode, without gradients, ``chunk`` rows at a time; the mode is put back afterwards.
+
+    Raises:
+        ValueError: y is not (N,) integers from 0 up, a label has no output, the outputs are not (N, classes).
     """
-    if len(x) != len(y) or len(y) == 0:
-        raise ValueError(f"x has {len(x)} rows and y {len(y)} labels; give equally many, at least one.")
-    modes = {module: module.training for module in network.modules()}  # parts may be frozen on purpose
-    network.eval()
-    try:
-        with torch.no_grad():
-            right = torch.zeros((), dtype=torch.int64, device=y.device)
-            for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
-                logits = network(rows)
-                right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    require_labels("y", y, len(x))
+    chunk, most = require_positive_int("chunk", chunk), int(y.max())
+    right = torch.zeros((), dtype=torch.int64, device=y.device)
+    with evaluating(network), torch.no_grad():
+        for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
+            logits = network(rows)
+            _check_logits(logits, rows, most + 1)
+            right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum()
     return int(right) / len(y)
+
+
+def _check_logits(logits: torch.Tensor, x: torch.Tensor, classes: int) -> None:
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < classes:
+        raise ValueError(
+            f"network maps {tuple(x.shape)} to {tuple(logits.shape)}, but the labels need ({len(x)}, {classes}) "
+            f"or wider, one output per class. Build it with classes={classes}."
+        )
 
 
 def _batches(total: int, batch: int, steps: int, generator, device):
@@ -187,15 +209,16 @@ def _make_optimizer(network: nn.Module, name: str, lr: float, options: dict) -> 
     return make(parameters, lr=lr, **options)
 
 
-def _check_numbers(steps, lr, batch, eval_every, total: int) -> None:
-    require_positive_int("steps", steps)
-    require_positive_int("batch", batch)
+def _check_numbers(steps, rates, batch, eval_every, total: int) -> tuple[int, int, int | None]:
+    """The whole numbers as Python's own."""
+    steps, batch = require_positive_int("steps", steps), require_positive_int("batch", batch)
     if eval_every is not None:
-        require_positive_int("eval_every", eval_every)
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be a finite number above 0, got {lr!r}.")
+        eval_every = require_positive_int("eval_every", eval_every)
+    for rate in rates:
+        require_positive("lr", rate)
     if batch > total:
         raise ValueError(f"batch={batch:,} exceeds the {total:,} training images; lower batch.")
+    return steps, batch, eval_every
 
 
 def _check_fit(network: nn.Module, images: Images) -> None:
@@ -213,15 +236,11 @@ def _check_fit(network: nn.Module, images: Images) -> None:
         raise ValueError(f"the network is {first.dtype}, the images are {x.dtype}; use images.to(dtype={first.dtype}).")
     require_finite("images.train_x", x)
     require_finite("images.test_x", images.test_x)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()  # so that the probe leaves batch statistics and random numbers alone
-    with torch.no_grad():
+    for part in ("train", "test"):
+        rows, labels = getattr(images, f"{part}_x"), getattr(images, f"{part}_y")
+        require_labels(f"images.{part}_y", labels, len(rows))
+        if labels.dtype != torch.int64:
+            raise ValueError(f"images.{part}_y is {labels.dtype}; cross-entropy wants int64: {part}_y.long().")
+    with evaluating(network), torch.no_grad():  # so that the probe leaves batch statistics and random numbers alone
         logits = network(x[:2])
-    for module, mode in modes.items():
-        module.training = mode
-    classes = int(torch.maximum(y.max(), images.test_y.max())) + 1
-    if logits.ndim != 2 or logits.shape[1] < classes:
-        raise ValueError(
-            f"network maps (2, {x.shape[1]}) to {tuple(logits.shape)}, but the labels need (2, {classes}) "
-            f"or wider, one output per class. Build it with classes={classes}."
-        )
+    _check_logits(logits, x[:2], int(max(y.max(), images.test_y.max())) + 1)

@@ -136,3 +136,22 @@ def test_floats_become_the_rational_they_are_written_as():
     assert activations.leaky_relu(0.1).slopes[0] == sp.Rational(1, 10)
     assert PiecewiseAffine("x", [sp.Float("0.25")], [0, 1]).kinks == (sp.Rational(1, 4),)
     assert PairFold("x", 0.5).angle == sp.Rational(1, 2)
+
+
+@pytest.mark.parametrize("name", activations.known)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
+def test_integers_count_as_numbers(name, dtype):
+    """In an integer dtype the slope 1/10, or a kink at 1/2, would become 0."""
+    activation = activations.get(name)
+    z = torch.tensor([1, 0, 3, 2] if dtype != torch.int64 else [1, -2, 3, 0]).to(dtype)
+    assert torch.equal(activation(z), activation(z.float()))
+    assert torch.equal(activation.kink_offset(z), activation.kink_offset(z.float()))
+    if hasattr(activation, "slope"):
+        assert torch.equal(activation.slope(z), activation.slope(z.float()))
+
+
+def test_slopes_and_kinks_between_integers():
+    bent = activations.PiecewiseAffine("bent", ["1/2", "3/2"], ["1/4", "-1/2", "3"])
+    z = torch.tensor([0, 1, 2])
+    assert bent.slope(z).tolist() == [0.25, -0.5, 3.0] and bent.kink_offset(z).tolist() == [-0.5, 0.5, 0.5]
+    assert activations.leaky_relu().slope(torch.tensor([-3])).item() == pytest.approx(0.1)

@@ -1,9 +1,15 @@
 """Lift, layers, readout."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from pso_lib.activations import known
+from pso_lib.init import block_, projection_
 from pso_lib.layers import FeedForward, Fold
 from pso_lib.networks import DeepNetwork, deep_network, plain_network
 
@@ -74,3 +80,67 @@ def test_bad_input_names_the_remedy(call, parts):
         call()
     for part in parts:
         assert part in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------- errors in words
+
+
+@pytest.mark.parametrize(
+    "make, error, words",
+    [
+        (lambda: deep_network(2, 4, generator=0), TypeError, r"generator must be .*got 0.*manual_seed\(0\)"),
+        (lambda: deep_network(2, 4, inputs=3, ends="default", generator=0), TypeError, "generator must be"),
+        (lambda: deep_network(2, 4, inputs=3)(torch.ones(2, 3).double()), ValueError, r"x.to\(torch.float32\)"),
+        (lambda: deep_network(2, 4)(torch.ones(2, 4).double()), ValueError, "x is torch.float64, the weights"),
+        (lambda: deep_network(2, 4, dtype=torch.float64)(torch.arange(4)), ValueError, "x is torch.int64"),
+        (lambda: deep_network(2, 4, inputs=3)(torch.ones(2, 4)), ValueError, "last axis must have length 3"),
+        (lambda: DeepNetwork([nn.Linear(4, 4)]), TypeError, r"layers\[0\] is a Linear without .dim"),
+        (lambda: DeepNetwork([nn.Softmax()]), TypeError, r"layers\[0\] is a Softmax without .dim"),
+        (lambda: deep_network(2, 4, orthogonal="always", dtype=torch.bfloat16), ValueError, "float32 and train under"),
+        (lambda: deep_network(2, 4, orthogonal="always", dtype=torch.float16), ValueError, "torch.float16"),
+        (lambda: block_(deep_network(2, 4), 5), ValueError, "k must be an integer from 0 to the width 4, got 5"),
+        (lambda: block_(deep_network(2, 4), 1.0), ValueError, "k must be an integer of at least 0, got 1.0"),
+    ],
+)
+def test_what_goes_wrong_is_said(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_autocast_may_mix_dtypes():
+    network = deep_network(2, 4, inputs=3, classes=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(torch.ones(2, 3)).dtype == torch.bfloat16
+
+
+def test_numpys_integers_are_integers():
+    ours = deep_network(np.int64(2), np.int32(4), inputs=np.int8(3), hidden=np.int64(5), generator=seeded())
+    plain = deep_network(2, 4, inputs=3, hidden=5, generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+    assert type(ours.dim) is int and type(ours.layers[0].hidden) is int
+    first, second = (deep_network(2, 4, generator=seeded()) for _ in range(2))
+    block_(first, np.int64(2), generator=seeded()), block_(second, 2, generator=seeded())
+    assert torch.equal(first.layers[1].A, second.layers[1].A)
+
+
+def test_meta_as_the_default_device():
+    """Nothing is drawn on meta; what is made for the CPU draws what it drew."""
+    plain = deep_network(2, 4, inputs=3, generator=seeded())
+    torch.set_default_device("meta")
+    try:
+        empty, full = deep_network(2, 4, inputs=3), deep_network(2, 4, inputs=3, generator=seeded(), device="cpu")
+        projection_(empty, 2), projection_(deep_network(2, 4, device="cpu"), 0)
+        deep_network(2, 4, inputs=3, ends="default", device="cpu")
+        assert all(p.is_meta for p in empty.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), full.parameters(), strict=True))
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("activation", known)
+def test_networks_are_pickled_copied_and_saved(activation, tmp_path):
+    network, x = deep_network(2, 4, inputs=3, classes=2, activation=activation), torch.ones(5, 3)
+    torch.save(network, tmp_path / "network.pt")
+    loaded = torch.load(tmp_path / "network.pt", weights_only=False)
+    for other in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network), loaded):
+        assert torch.equal(other(x), network(x)) and other.layers[0].activation.name == activation

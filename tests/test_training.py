@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -209,3 +210,106 @@ def test_progress_bar_is_off_by_default(digits, capsys):
 
 def test_history_of_a_fresh_run_is_empty():
     assert History().loss == [] and History().steps == []
+
+
+# ------------------------------------------------------------------------------- labels, modes, generators
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda y: y[:, None], r"y has shape \(50, 1\).*y.flatten"),
+        (lambda y: y.double(), "one integer per row"),
+        (lambda y: y > 4, "one integer per row"),
+        (lambda y: y[:49], "50 rows and y 49 labels"),
+        (lambda y: y - 1, "label -1"),
+        (lambda y: y + 91, r"the labels need \(50, 101\)"),
+    ],
+)
+def test_accuracy_checks_labels(digits, change, words):
+    network, x, y = small(), digits.test_x[:50], digits.test_y[:50]
+    with pytest.raises(ValueError, match=words):
+        accuracy(network, x, change(y))
+    assert accuracy(network, x, y.to(torch.uint8)) == accuracy(network, x, y)
+
+
+def test_accuracy_checks_outputs():
+    class Column(nn.Module):
+        def forward(self, x):
+            return x[:, None]  # (N, 1, 10): against labels (N,) it would be compared crosswise
+
+    with pytest.raises(ValueError, match=r"maps \(4, 10\) to \(4, 1, 10\)"):
+        accuracy(Column(), torch.eye(4, 10), torch.arange(4))
+
+
+@pytest.mark.parametrize("part", ["train_y", "test_y"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda y: y[:, None], r"images.{part} has shape"),
+        (lambda y: y - 1, "images.{part} holds the label -1"),
+        (lambda y: y[1:], "images.{part} .* labels; give equally many"),
+        (lambda y: y.int(), r"images.{part} is torch.int32.*{part}.long\(\)"),
+    ],
+)
+def test_train_checks_labels_before_it_begins(digits, part, change, words):
+    parts = {name: getattr(digits, name) for name in ("train_x", "train_y", "test_x", "test_y")}
+    network, images = small(), SimpleNamespace(**parts | {part: change(parts[part])})
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(ValueError, match=words.format(part=part)):
+        train(network, images, steps=1, lr=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_a_frozen_batchnorm_stays_frozen(digits):
+    network = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Dropout(0.5), nn.Linear(32, 10))
+    network[1].eval()
+    mean = network[1].running_mean.clone()
+    modes = []
+    hook = network[2].register_forward_hook(lambda m, *_: modes.append((m.training, network[1].training)))
+    train(network, digits, steps=3, lr=1e-3, eval_every=1, generator=seeded())
+    assert torch.equal(network[1].running_mean, mean) and (True, False) in modes and (True, True) not in modes
+    assert [m.training for m in network] == [True, False, True, True]
+    hook.remove()
+    network.eval()  # as a whole: then it is trained as a whole, and comes back as it was
+    train(network, digits, steps=3, lr=1e-3, generator=seeded())
+    assert not torch.equal(network[1].running_mean, mean) and not any(m.training for m in network.modules())
+
+
+def test_modes_are_put_back_after_an_error(digits):
+    network = nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5))
+    network[1].eval()
+
+    def stop(step, network):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network, digits, steps=2, lr=1e-3, at_eval=stop)
+    assert network[0].training and not network[1].training
+
+
+def test_a_seed_is_no_generator(digits):
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator or None, got 0.*manual_seed\(0\)"):
+        train(small(), digits, steps=1, lr=1e-3, generator=0)
+
+
+def test_numpys_numbers_are_numbers(digits):
+    with_numpy = train(
+        small(),
+        digits,
+        steps=np.int64(3),
+        lr=np.float32(0.5),
+        batch=np.int32(20),
+        generator=seeded(),
+        eval_every=np.int8(2),
+    )
+    plain = train(small(), digits, steps=3, lr=0.5, batch=20, generator=seeded(), eval_every=2)
+    assert with_numpy.loss == plain.loss and with_numpy.steps == plain.steps == [0, 2, 3]
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got True"):
+        train(small(), digits, steps=True, lr=1e-3)
+
+
+@pytest.mark.parametrize("option", [{"betas": (1.5, 0.9)}, {"eps": -1.0}, {"weight_decay": -0.1}])
+def test_torch_refuses_bad_options_of_its_optimisers(digits, option):
+    with pytest.raises(ValueError, match="Invalid"):
+        train(small(), digits, steps=1, lr=1e-3, **option)
