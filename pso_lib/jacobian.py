@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import jacfwd, jacrev, vmap
 
 from pso_lib.activations import Activation, nearest_kink_offset
-from pso_lib.errors import require_choice, require_finite, require_shape
+from pso_lib.errors import UndefinedError, require_choice, require_finite, require_shape
 
 __all__ = [
     "jacobian",
@@ -114,7 +114,7 @@ def spectrum_stable_rank(s: Tensor) -> Tensor:
     """The stable rank of the matrices whose singular values are ``s``, largest first: (..., r) to (...)."""
     top = s[..., :1]
     if (top == 0).any():
-        raise ValueError("M holds a zero matrix, whose stable rank is not defined; leave it out.")
+        raise UndefinedError("M holds a zero matrix, whose stable rank is not defined; leave it out.")
     return ((s / top) ** 2).sum(-1)  # divided first: squares of tiny values would underflow
 
 

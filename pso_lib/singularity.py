@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from pso_lib.errors import require_choice, require_finite, require_positive_int
+from pso_lib.errors import UndefinedError, require_choice, require_finite, require_positive_int
 from pso_lib.jacobian import singular_values, spectrum_stable_rank, stable_rank
 from pso_lib.norms import cosines, unit
 from pso_lib.weights import Weights, as_matrix, chosen_weights
@@ -90,7 +90,7 @@ def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", deno
     pairs = ((U.mT @ G) * Vh).sum(-1) ** 2  # (..., r): (u_i^T G v_i)^2
     whole = pairs.sum(-1) if denominator == "pairs" else (G**2).sum((-2, -1))
     if (whole == 0).any():
-        raise ValueError(f"G has no {denominator} energy for W (a zero gradient?); its share is not defined.")
+        raise UndefinedError(f"G has no {denominator} energy for W (a zero gradient?); its share is not defined.")
     count = leading_count(spectrum_stable_rank(s), k, rank=s.shape[-1])
     leading = torch.arange(s.shape[-1], device=s.device) < count[..., None]
     return (pairs * leading).sum(-1) / whole

@@ -63,7 +63,7 @@ class Matrix:
         return part
 
 
-def chosen_weights(model: nn.Module, weights: Weights = None) -> dict[str, nn.Parameter]:
+def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = False) -> dict[str, nn.Parameter]:
     """The weights of a model to look at or to smooth, by name.
 
     Args:
@@ -73,6 +73,7 @@ def chosen_weights(model: nn.Module, weights: Weights = None) -> dict[str, nn.Pa
             recurrent modules, A and B of ``pso_lib.layers``. So neither embeddings (also where tied to a readout) nor
             biases, gains, positions, the originals behind a parametrisation, nor parameters of other modules: those
             must be named.
+        empty: whether it may be that none is left.
 
     Raises:
         ValueError: nothing chosen, a name that matches nothing, a weight that is no matrix of real numbers.
@@ -104,7 +105,7 @@ def chosen_weights(model: nn.Module, weights: Weights = None) -> dict[str, nn.Pa
                 f"weights: {name!r} has shape {tuple(p.shape)} and dtype {p.dtype}; a spectrum needs real weights with "
                 "two axes or more. Leave it out."
             )
-    if not found:
+    if not found and not empty:
         others = [name for name, p in known.items() if not is_lazy(p) and p.ndim >= 2]
         hint = f" Frozen, or of a module whose use of it is not known: {', '.join(others[:5])}." if others else ""
         raise ValueError(
@@ -113,14 +114,14 @@ def chosen_weights(model: nn.Module, weights: Weights = None) -> dict[str, nn.Pa
     return found
 
 
-def chosen_matrices(model: nn.Module, weights: Weights = None) -> dict[str, Matrix]:
+def chosen_matrices(model: nn.Module, weights: Weights = None, *, empty: bool = False) -> dict[str, Matrix]:
     """The matrices in the weights of ``chosen_weights``, each with a spectrum of its own, by name.
 
     Where a parameter stacks several, each is named after its part: "attention.in_proj_weight[query]",
     "lstm.weight_hh_l0[forget]", "conv.weight[0]" for the first group of channels.
     """
     roles, found = _roles(model), {}
-    for name, p in chosen_weights(model, weights).items():
+    for name, p in chosen_weights(model, weights, empty=empty).items():
         parts = roles.get(id(p)) or ("",)
         step = len(p) // len(parts)
         for i, part in enumerate(parts):

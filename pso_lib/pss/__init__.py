@@ -3,6 +3,7 @@
 smoothing     the leading singular values of one weight, made more alike
 randomised    a few leading singular triples of a large matrix
 detector      a stream of numbers, and whether the newest stands out
+gradients     their length
 triggers      what to watch: gradient norms (the paper), stable rank, Jacobian energy, a fixed timetable
 guard         between ``loss.backward()`` and ``optimizer.step()``
 

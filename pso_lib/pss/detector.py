@@ -2,7 +2,7 @@
 
 import math
 
-from pso_lib.errors import require_choice
+from pso_lib.errors import require_choice, require_keys, require_positive_int
 
 __all__ = ["Detector"]
 
@@ -46,10 +46,9 @@ class Detector:
             raise ValueError(f'tau must be {allowed} for side="{side}", got {tau!r}.')
         if not _is_number(alpha) or not 0 <= alpha < 1:
             raise ValueError(f"alpha must be a number from 0 up to, not including, 1, got {alpha!r}.")
-        for name, value in (("warmup", warmup), ("cooldown", cooldown)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
-        self.tau, self.alpha, self.warmup, self.cooldown = tau, alpha, warmup, cooldown
+        self.tau, self.alpha = tau, alpha
+        self.warmup = require_positive_int("warmup", warmup, least=0)
+        self.cooldown = require_positive_int("cooldown", cooldown, least=0)
         self.nonfinite, self.side = nonfinite, side
         self.average: float | None = None  # of the values so far; None before the first
         self.seen = 0  # values so far
@@ -83,7 +82,8 @@ class Detector:
         return {"average": self.average, "seen": self.seen, "quiet": self.quiet}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a ``state_dict``."""
+        """Go on from a ``state_dict``. ``ValueError`` if it is not a detector's."""
+        require_keys("the state of a Detector", state, self.state_dict())
         self.average, self.seen, self.quiet = state["average"], state["seen"], state["quiet"]
 
     def _stands_out(self, value: float) -> bool:

@@ -2,7 +2,8 @@
 
 A trigger is anything with ``measure``, ``update``, ``average``, ``state_dict`` and ``load_state_dict``. Once a step the
 guard calls ``measure(weights)``, which may put one number on the device, and ``update(norm, reading)`` with both
-numbers on the host, fetched together in one synchronisation.
+numbers on the host, fetched together in one synchronisation. One that cannot read every weight may also have
+``check(weights)``, which raises ``ValueError`` then; the guard calls it when it is made.
 """
 
 from collections.abc import Iterable
@@ -10,12 +11,13 @@ from contextlib import suppress
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pso_lib.errors import require_positive_int
+from pso_lib.errors import UndefinedError, require_choice, require_keys, require_positive_int
 from pso_lib.pss.detector import Detector
 from pso_lib.pss.randomised import top_singular_value
-from pso_lib.singularity import as_matrix, require_rounding, stable_jacobian_energy
+from pso_lib.singularity import DENOMINATORS, require_rounding, stable_jacobian_energy
+from pso_lib.weights import as_matrix, require_ranks
 
 __all__ = ["AtSteps", "EnergyTrigger", "StableRankTrigger", "Trigger"]
 
@@ -25,8 +27,8 @@ class Trigger(Protocol):
 
     average: float | None  # what the last reading was compared with
 
-    def measure(self, weights: dict[str, nn.Parameter]) -> Tensor | None:
-        """A number on the device, or None if there is nothing to measure at this step."""
+    def measure(self, weights: dict[str, Tensor]) -> Tensor | None:
+        """A number on the device, or None if there is nothing to measure at this step. Gradients are in ``grad``."""
 
     def update(self, norm: float, reading: float | None = None) -> bool:
         """Whether to intervene, given the gradient norm and, on the host, what ``measure`` gave."""
@@ -42,14 +44,13 @@ class _Reading:
     """A trigger that feeds its own reading to a detector, every so many steps; a non-finite norm goes in at once."""
 
     def __init__(self, detector: Detector, every: int):
-        require_positive_int("every", every)
-        self.detector, self.every, self.calls = detector, every, 0
+        self.detector, self.every, self.calls = detector, require_positive_int("every", every), 0
 
     @property
     def average(self) -> float | None:
         return self.detector.average
 
-    def measure(self, weights: dict[str, nn.Parameter]) -> Tensor | None:
+    def measure(self, weights: dict[str, Tensor]) -> Tensor | None:
         due = self.calls % self.every == 0
         self.calls += 1
         with torch.no_grad():
@@ -64,10 +65,11 @@ class _Reading:
         return {"calls": self.calls, "detector": self.detector.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.calls = state["calls"]
+        require_keys(f"the state of a {type(self).__name__}", state, self.state_dict())
         self.detector.load_state_dict(state["detector"])
+        self.calls = state["calls"]
 
-    def _read(self, weights: dict[str, nn.Parameter]) -> Tensor | None:
+    def _read(self, weights: dict[str, Tensor]) -> Tensor | None:
         raise NotImplementedError
 
 
@@ -90,16 +92,16 @@ class StableRankTrigger(_Reading):
         iterations: int = 2, seed: int = 0,
     ):  # fmt: skip
         super().__init__(Detector(share, alpha, warmup=warmup, cooldown=cooldown, side="below"), every)
-        require_positive_int("iterations", iterations)
-        self.iterations, self.seed = iterations, seed
+        self.iterations = require_positive_int("iterations", iterations)
+        self.seed = require_positive_int("seed", seed, least=0)
         self._directions: dict[str, Tensor] = {}
 
-    def _read(self, weights: dict[str, nn.Parameter]) -> Tensor | None:
+    def _read(self, weights: dict[str, Tensor]) -> Tensor | None:
         ranks = []
         for name, W in weights.items():
             M = as_matrix(W.detach())
             iterations = self.iterations
-            if name not in self._directions:
+            if name not in self._directions or len(self._directions[name]) != M.shape[1]:  # new, or replaced
                 g = torch.Generator().manual_seed(self.seed)
                 self._directions[name] = torch.randn(M.shape[1], generator=g, dtype=M.dtype).to(M.device)
                 iterations *= 10
@@ -107,7 +109,7 @@ class StableRankTrigger(_Reading):
             self._directions[name] = v
             squares = M.square().sum()
             ranks.append(torch.where(squares == 0, 1, squares / top.square()))  # a zero weight counts as 1
-        return torch.stack([rank.to(ranks[0]) for rank in ranks]).mean()
+        return torch.stack([rank.to(ranks[0]) for rank in ranks]).mean() if ranks else None
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"directions": {name: v.clone() for name, v in self._directions.items()}}
@@ -131,14 +133,19 @@ class EnergyTrigger(_Reading):
     ):  # fmt: skip
         super().__init__(Detector(tau, alpha, warmup=warmup, cooldown=cooldown), every)
         require_rounding(k)
+        require_choice("denominator", denominator, DENOMINATORS)
         self.k, self.denominator = k, denominator
 
-    def _read(self, weights: dict[str, nn.Parameter]) -> Tensor | None:
+    def check(self, weights: dict[str, Tensor]) -> None:
+        """Raise ``ValueError`` if k is a number and a weight has fewer singular values."""
+        require_ranks(self.k, weights)
+
+    def _read(self, weights: dict[str, Tensor]) -> Tensor | None:
         energies = []
         for W in weights.values():
             if W.grad is not None:
                 M, G = as_matrix(W.detach()), as_matrix(W.grad)
-                with suppress(ValueError):  # zero or non-finite: no share to speak of
+                with suppress(UndefinedError):  # zero or non-finite: no share to speak of
                     energies.append(stable_jacobian_energy(M, G, k=self.k, denominator=self.denominator))
         return torch.stack([energy.to(energies[0]) for energy in energies]).mean() if energies else None
 
@@ -153,11 +160,11 @@ class AtSteps:
     average: float | None = None
 
     def __init__(self, steps: Iterable[int]):
-        self.steps, self.calls = frozenset(steps), 0
-        for step in self.steps:
-            require_positive_int("steps", step)
+        if not isinstance(steps, Iterable):
+            raise ValueError(f"steps must be integers of at least 1, in a list or range, got {steps!r}.")
+        self.steps, self.calls = frozenset(require_positive_int("steps", step) for step in steps), 0
 
-    def measure(self, weights: dict[str, nn.Parameter]) -> None:
+    def measure(self, weights: dict[str, Tensor]) -> None:
         return None
 
     def update(self, norm: float, reading: float | None = None) -> bool:
@@ -168,4 +175,5 @@ class AtSteps:
         return {"calls": self.calls}
 
     def load_state_dict(self, state: dict) -> None:
+        require_keys("the state of AtSteps", state, self.state_dict())
         self.calls = state["calls"]
