@@ -29,7 +29,8 @@ from torch.nn import functional
 
 from pso_lib.errors import require_choice, require_finite, require_positive_int
 from pso_lib.pss.randomised import randomised_svd, top_singular_value
-from pso_lib.singularity import as_matrix, leading_count, require_rounding
+from pso_lib.singularity import leading_count, require_rounding
+from pso_lib.weights import as_matrix
 
 __all__ = ["METHODS", "Smoothed", "plan_smoothing", "require_factor", "smooth_", "smoothed_spectrum"]
 
@@ -168,8 +169,9 @@ def plan_smoothing(
     d = new - s
     touched = int(d.nonzero().max()) + 1 if d.any() else 0
     update = (U[:, :touched], d[:touched] * scale, Vh[:touched]) if touched else None
-    rest = (total * s[0].square() - s.square().sum()).clamp(min=0)  # what a randomised SVD did not compute
-    after = (new.square().sum() + rest) / new[0].square()
+    # what a randomised SVD did not compute; as a residual, for a difference of squares would be rounding
+    rest = (M / scale - (U * s) @ Vh).norm() if len(s) < rank else 0.0
+    after = (new / new[0]).square().sum() + (rest / new[0]) ** 2
     factor = factor if method == "published" else 1.0
     before, later = ((values * scale).to(M.dtype) for values in (s, new * factor))
     return Smoothed(count, before, later, total.item(), after.item(), factor, update)
