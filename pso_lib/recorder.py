@@ -69,8 +69,8 @@ class Recorder:
     None.
 
     Raises:
-        ValueError: an argument that cannot work. At a look: a weight is gone from the model; a module in ``tokens`` does
-            not give (N, T, d), or does not run.
+        ValueError: an argument that cannot work. At a look: a weight is gone from the model; a module in ``tokens``
+            does not give (N, T, d), or does not run.
     """
 
     def __init__(
@@ -178,13 +178,10 @@ class Recorder:
 
     def _now(self) -> dict[str, Matrix]:
         """The matrices as they are: a parameter may have been replaced by another of its name."""
-        found = chosen_matrices(self.model, lambda name, _: name in self._chosen, empty=True) if self._chosen else {}
-        gone = sorted(self._chosen - {name.partition("[")[0] for name in found})
+        gone = sorted(self._chosen - {name for name, _ in self.model.named_parameters()})
         if gone:
-            raise ValueError(
-                f"weights: {gone[0]!r} is gone from the model since the recorder was made; make a new one."
-            )
-        return found
+            raise ValueError(f"weights: {gone[0]!r} is gone from the model since the recorder was made; make another.")
+        return chosen_matrices(self.model, lambda name, _: name in self._chosen, empty=True)
 
     def _names(self, quantity: str) -> list[str]:
         if quantity in OF_WEIGHTS:
@@ -265,10 +262,10 @@ class Recorder:
 
 def _check_examples(model: nn.Module, probe) -> None:
     pair = isinstance(probe, (tuple, list)) and len(probe) == 2 and all(isinstance(part, Tensor) for part in probe)
-    if not pair or probe[0].ndim == 0 or len(probe[0]) != len(probe[1]) or len(probe[0]) == 0:
+    if not pair or 0 in (probe[0].ndim, probe[1].ndim, len(probe[0])) or len(probe[0]) != len(probe[1]):
         raise ValueError(
-            "probe must be (x, y), two tensors with equally many examples, at least one. A model of several inputs needs "
-            "a wrapper whose forward takes one tensor and splits it."
+            "probe must be (x, y), two tensors with equally many examples, at least one. A model of several inputs "
+            "needs a wrapper whose forward takes one tensor and splits it."
         )
     try:
         inspect.signature(model.forward).bind(probe[0])
