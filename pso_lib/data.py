@@ -72,7 +72,7 @@ class Images:
         The test images are gone from the result, so a learning rate chosen on it has not seen them.
         The normalisation stays that of the whole training split.
         """
-        require_positive_int("count", count)
+        count = require_positive_int("count", count)
         total = len(self.train_y)
         if count >= total:
             raise ValueError(f"count={count:,} leaves nothing to train on; it must be below {total:,}.")
@@ -90,6 +90,7 @@ class Images:
 
     def pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Undo the normalisation, for drawing: rows (..., d) to pictures (..., c, h, w) in [0, 1]."""
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.mean, self.std))
         return (x.unflatten(-1, self.shape) * std + mean).clamp(0, 1)
 
@@ -133,9 +134,10 @@ def load(
     if size is not None:
         if key is not None:
             raise ValueError(f"size= resizes image folders; {key!r} has its own size. Leave size out.")
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        for side in size:
-            require_positive_int("size", side)
+        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        if len(size) != 2:
+            raise ValueError(f"size={size!r} must be one number for both sides, or a pair (h, w).")
+        size = tuple(require_positive_int("size", side) for side in size)
     limits = _limits(limit)
     if key is None:
         train, test, names, title = read_folder(Path(name).expanduser(), limits, size, test_fraction, seed)
@@ -187,10 +189,7 @@ def _limits(limit) -> tuple[int | None, int | None]:
     pair = tuple(limit) if isinstance(limit, (tuple, list)) else (limit, limit)
     if len(pair) != 2:
         raise ValueError(f"limit={limit!r} must be one number for both splits, or a pair (train, test).")
-    for number in pair:
-        if number is not None:
-            require_positive_int("limit", number)
-    return pair
+    return tuple(None if number is None else require_positive_int("limit", number) for number in pair)
 
 
 def _require_floating(dtype: torch.dtype | None) -> None:

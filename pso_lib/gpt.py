@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
 from pso_lib import init
-from pso_lib.errors import require_choice, require_positive_int
+from pso_lib.errors import device_of, require_choice, require_positive_int
 
 __all__ = ["GPT", "Attention", "Block", "MLP", "next_token_loss"]
+
+
+NO_TOKEN = torch.iinfo(torch.int64).min  # torch would leave out targets of -100 without a word
 
 
 class Attention(nn.Module):
@@ -105,8 +108,7 @@ class GPT(nn.Module):
     ):
         super().__init__()
         sizes = {"vocabulary": vocabulary, "context": context, "width": width, "layers": layers, "heads": heads}
-        for argument, size in sizes.items():
-            require_positive_int(argument, size)
+        vocabulary, context, width, layers, heads = (require_positive_int(*size) for size in sizes.items())
         require_choice("norm", norm, ("pre", "post"))
         if width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}; each head gets an equal part.")
@@ -134,7 +136,13 @@ class GPT(nn.Module):
         """What enters the first block and what leaves each: L + 1 tensors (B, T, n)."""
         self._check(tokens)
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        states = [self.tokens(tokens) + self.positions(places)]
+        try:
+            states = [self.tokens(tokens) + self.positions(places)]
+        except IndexError:  # asked of the CPU's own check: to look at the tokens would make a GPU wait at each step
+            raise ValueError(
+                f"tokens holds numbers from {int(tokens.min())} to {int(tokens.max())}, the vocabulary has "
+                f"{self.vocabulary}: 0 to {self.vocabulary - 1}. Encode the text with the vocabulary of this model."
+            ) from None
         for block in self.blocks:
             states.append(block(states[-1]))
         return states
@@ -147,7 +155,8 @@ class GPT(nn.Module):
 
         Only the last ``context`` tokens are read, so T and count may be of any length.
         """
-        require_positive_int("count", count)
+        count = require_positive_int("count", count)
+        device_of(generator)
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature must be a finite number, 0 or above, got {temperature!r}.")
         for _ in range(count):
@@ -168,8 +177,21 @@ class GPT(nn.Module):
 
 
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats per token, of tokens[:, 1:] as continuations; tokens (B, T + 1)."""
-    return cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    """Mean cross-entropy, in nats per token, of tokens[:, 1:] as continuations; tokens (B, T + 1).
+
+    Raises:
+        ValueError: tokens of another shape or dtype, or, on a CPU, outside the model's vocabulary.
+    """
+    if tokens.ndim != 2 or tokens.shape[1] < 2:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (B, T + 1), T at least 1.")
+    logits, targets = model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
+    try:
+        return cross_entropy(logits, targets, ignore_index=NO_TOKEN)
+    except IndexError:
+        raise ValueError(
+            f"tokens holds numbers from {int(tokens.min())} to {int(tokens.max())}, the model knows "
+            f"{logits.shape[-1]}: 0 to {logits.shape[-1] - 1}."
+        ) from None
 
 
 def _norm(width: int) -> nn.LayerNorm:

@@ -20,12 +20,25 @@ from torch.nn.functional import avg_pool2d, cross_entropy, relu
 
 from pso_lib import init
 from pso_lib.data import Images
-from pso_lib.errors import nearest, require_choice, require_positive_int, require_shape
+from pso_lib.errors import (
+    device_of,
+    nearest,
+    require_choice,
+    require_dtype,
+    require_finite,
+    require_labels,
+    require_positive_int,
+    require_shape,
+)
 from pso_lib.gpt import GPT, next_token_loss
+from pso_lib.modes import evaluating
 from pso_lib.networks import plain_network
 from pso_lib.text import Text
 
 __all__ = ["ConvBlock", "ConvNet", "Task", "cnn_task", "hidden_matrices", "mlp_task", "transformer_task"]
+
+
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,26 +78,20 @@ class Task:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Mean cross-entropy ("loss"), for images also "accuracy", on held-out data; without gradients."""
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            with torch.no_grad():
-                return self.measure(model)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(model), torch.no_grad():
+            return self.measure(model)
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights between first and last layer, by name: what methods for hidden matrices act on.
 
-    Parameters with two axes or more (kernels have four) below ``model.blocks`` or ``model.layers``. Embeddings, lift
-    and head are left out.
+    Parameters with two axes or more (kernels have four) below ``model.blocks`` or ``model.layers``, also where
+    ``DistributedDataParallel`` or ``torch.compile`` wraps the model. Embeddings, lift and head are left out.
     """
     found = {
         name: weight
         for name, weight in model.named_parameters()
-        if weight.ndim >= 2 and name.startswith(("blocks.", "layers."))
+        if weight.ndim >= 2 and _unwrapped(name).startswith(("blocks.", "layers."))
     }
     if not found:
         raise ValueError(
@@ -92,6 +99,12 @@ def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
             "nn.ModuleList of one of these names."
         )
     return found
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
 
 
 # ------------------------------------------------------------------------------------------ the patients
@@ -113,7 +126,7 @@ def transformer_task(
 
     ``windows``: how many windows of the validation text are looked at.
     """
-    require_positive_int("batch", batch)
+    batch = require_positive_int("batch", batch)
     held_out = text.windows(context, windows).to(device)
     sizes = (len(text.vocabulary), context, width, layers, heads)
 
@@ -172,13 +185,17 @@ def cnn_task(
 
 
 def _image_task(name: str, images: Images, build, batch: int, held_out: int, kind: str, options) -> Task:
-    require_positive_int("batch", batch)
-    require_positive_int("held_out", held_out)
+    batch, held_out = require_positive_int("batch", batch), require_positive_int("held_out", held_out)
     x, y = images.train_x, images.train_y
+    for part in ("train", "test"):
+        require_finite(f"images.{part}_x", getattr(images, f"{part}_x"))
+        require_labels(
+            f"images.{part}_y", getattr(images, f"{part}_y"), len(getattr(images, f"{part}_x")), images.classes
+        )
     test_x, test_y = images.test_x[:held_out], images.test_y[:held_out]
 
     def draw(generator) -> tuple[Tensor, Tensor]:
-        where = generator.device if generator is not None else y.device
+        where = device_of(generator, y.device)
         rows = torch.randint(len(y), (batch,), generator=generator, device=where).to(y.device)
         return x[rows], y[rows]
 
@@ -239,8 +256,10 @@ class ConvNet(nn.Module):
         device=None,
     ):
         super().__init__()
-        for argument, size in {"classes": classes, "blocks": blocks, "width": width}.items():
+        classes, blocks, width = (
             require_positive_int(argument, size)
+            for argument, size in {"classes": classes, "blocks": blocks, "width": width}.items()
+        )
         require_choice("norm", norm, ("group", "none"))
         self.shape = tuple(shape)
         stride = 2 if min(self.shape[1:]) >= 20 else 1
@@ -264,6 +283,7 @@ class ConvNet(nn.Module):
     def states(self, x: Tensor) -> list[Tensor]:
         """What enters the first block and what leaves each: blocks + 1 tensors (B, width, h', w')."""
         require_shape("x", x, math.prod(self.shape))
+        require_dtype("x", x, self.head.bias.dtype)
         states = [self.stem(x.unflatten(-1, self.shape))]
         for number, block in enumerate(self.blocks, start=1):
             h = block(states[-1])

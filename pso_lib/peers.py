@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils import clip_grad_norm_, parametrizations, parametrize
 
+from pso_lib.errors import require_finite
 from pso_lib.optimizers import adamw, muon
 from pso_lib.patients import hidden_matrices
 
@@ -135,7 +136,7 @@ def spectral_norm_(model: nn.Module) -> None:
     One power iteration each time the weight is read in training mode; so look at it in ``eval`` mode. Torch draws the
     first vector from the global generator; here it is always the same, and the global generator is left as it was.
     """
-    for module, name in _owners(model):
+    for module, name in _owners(model, "spectral_norm_"):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             parametrizations.spectral_norm(module, name)
@@ -150,10 +151,12 @@ class SigmaReparam(nn.Module):
 
     def __init__(self, W: Tensor):
         super().__init__()
-        U, s, Vh = torch.linalg.svd(W.detach().flatten(1), full_matrices=False)
-        self.gamma = nn.Parameter(s[0].clone())
-        self.register_buffer("u", U[:, 0].clone())
-        self.register_buffer("v", Vh[0].clone())
+        M = W.detach().flatten(1)
+        # LAPACK knows no half precision
+        U, s, Vh = torch.linalg.svd(M.to(torch.promote_types(M.dtype, torch.float32)), full_matrices=False)
+        self.gamma = nn.Parameter(s[0].to(M.dtype, copy=True))
+        self.register_buffer("u", U[:, 0].to(M.dtype, copy=True))
+        self.register_buffer("v", Vh[0].to(M.dtype, copy=True))
 
     def forward(self, W: Tensor) -> Tensor:
         M = W.flatten(1)
@@ -167,17 +170,23 @@ class SigmaReparam(nn.Module):
 
 def sigma_reparam_(model: nn.Module) -> None:
     """``SigmaReparam`` on each hidden matrix, in place."""
-    for module, name in _owners(model):
+    for module, name in _owners(model, "sigma_reparam_"):
         parametrize.register_parametrization(module, name, SigmaReparam(getattr(module, name)))
 
 
-def _owners(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The module and attribute of each hidden matrix, as parametrisations want them."""
-    owners = [
-        (model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in hidden_matrices(model)
-    ]
+def _owners(model: nn.Module, method: str) -> list[tuple[nn.Module, str]]:
+    """The module and attribute of each hidden matrix, as parametrisations want them; all fit to be divided."""
+    matrices = hidden_matrices(model)
+    owners = [(model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in matrices]
     if any(isinstance(module, parametrize.ParametrizationList) for module, _ in owners):
         raise ValueError("the hidden matrices already have a parametrisation; prepare a fresh model, once.")
+    for path, W in matrices.items():
+        require_finite(path, W.detach())
+        if not W.any():
+            raise ValueError(
+                f"{path} is zero, and {method} would divide it by its largest singular value; start it from other "
+                "numbers, or leave this arm out."
+            )
     return owners
 
 

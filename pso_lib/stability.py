@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from pso_lib.errors import require_choice, require_positive_int
+from pso_lib.errors import require_choice, require_positive, require_positive_int
 from pso_lib.patients import Task
 from pso_lib.peers import Arm
 
@@ -34,7 +34,7 @@ class Explosion:
     """
 
     def __init__(self, factor: float = 1.5, patience: int = 100, floor: float = 0.0):
-        require_positive_int("patience", patience)
+        patience = require_positive_int("patience", patience)
         if not factor > 1 or not floor >= 0:
             raise ValueError(f"factor must exceed 1 and floor be 0 or more, got factor={factor!r}, floor={floor!r}.")
         self.factor, self.patience, self.floor = factor, patience, floor
@@ -68,7 +68,7 @@ def recovery(losses: Sequence[float], step: int, *, window: int = 10, slack: flo
 
     At least ``window``, the time it takes to tell; None if it never comes back, or there is no whole window before.
     """
-    require_positive_int("window", window)
+    window = require_positive_int("window", window)
     before = losses[step - 1 - window : step - 1] if step > window else []
     if not before:
         return None
@@ -81,6 +81,7 @@ def recovery(losses: Sequence[float], step: int, *, window: int = 10, slack: flo
 
 def rate_factor(step: int, steps: int, warmup: int, schedule: str = "constant", end: float = 0.1) -> float:
     """The share of the learning rate at a step (from 0): linear warm-up, then constant, or a cosine down to ``end``."""
+    require_choice("schedule", schedule, SCHEDULES)
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
@@ -215,14 +216,10 @@ def run(
     Raises:
         ValueError: bad numbers, or an arm with options that the task's model does not have.
     """
-    for argument, number in {"steps": steps, "watch_every": watch_every}.items():
-        require_positive_int(argument, number)
+    steps, watch_every = require_positive_int("steps", steps), require_positive_int("watch_every", watch_every)
+    warmup, lr = require_positive_int("warmup", warmup, least=0), require_positive("lr", lr)
     require_choice("schedule", schedule, SCHEDULES)
     require_choice("stop", stop, ("lost", "exploded"))
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 < lr < math.inf:
-        raise ValueError(f"lr must be a finite number above 0, got {lr!r}.")
-    if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"warmup must be an integer, 0 or more, got {warmup!r}.")
     model = task.model(seed, **arm.options)
     if arm.prepare is not None:
         arm.prepare(model)
@@ -231,7 +228,7 @@ def run(
     guard = arm.guard(model, optimizer) if arm.guard is not None else None
     parameters = [p for p in model.parameters() if p.requires_grad]
     draw = torch.Generator().manual_seed(BATCHES + seed)
-    result = Run(task.name, arm.name, float(lr), seed, steps)
+    result = Run(task.name, arm.name, lr, seed, steps)
     watcher = Explosion(*limits, floor=task.floor)
     clock = _clock(parameters[0].device)
     factor = 1.0

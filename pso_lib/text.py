@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from pso_lib.download import data_root, fetch_file, obtain
-from pso_lib.errors import DataError, nearest, require_positive_int
+from pso_lib.errors import DataError, device_of, nearest, require_positive_int
 from pso_lib.scale import scale
 
 __all__ = ["TEXTS", "Text", "for_scale", "load_text"]
@@ -47,7 +47,13 @@ class Text:
 
     def decode(self, tokens: torch.Tensor) -> str:
         """Tokens (T,) to a string of length T; the inverse of ``encode``."""
-        return "".join(self.vocabulary[token] for token in tokens.tolist())
+        numbers = tokens.tolist()
+        if numbers and not 0 <= min(numbers) <= max(numbers) < len(self.vocabulary):
+            raise ValueError(
+                f"tokens holds numbers from {min(numbers)} to {max(numbers)}, the vocabulary has "
+                f"{len(self.vocabulary)}: 0 to {len(self.vocabulary) - 1}."
+            )
+        return "".join(self.vocabulary[number] for number in numbers)
 
     def to(self, device) -> "Text":
         """The same text on another device."""
@@ -58,9 +64,9 @@ class Text:
 
         A window holds one token more than ``length``, so that each of the first ``length`` has a successor.
         """
-        require_positive_int("size", size)
-        _require_length(length, len(self.train), "training")
-        where = generator.device if generator is not None else self.train.device
+        size = require_positive_int("size", size)
+        length = _require_length(length, len(self.train), "training")
+        where = device_of(generator, self.train.device)
         starts = torch.randint(len(self.train) - length, (size, 1), generator=generator, device=where)
         return self.train[starts.to(self.train.device) + torch.arange(length + 1, device=self.train.device)]
 
@@ -74,11 +80,11 @@ class Text:
 
         ``limit``: at most so many windows, spread evenly over the text.
         """
-        _require_length(length, len(self.val), "validation")
+        length = _require_length(length, len(self.val), "validation")
         windows = self.val.unfold(0, length + 1, length)  # neighbours share one token: input here, target there
         if limit is None or limit >= len(windows):
             return windows
-        require_positive_int("limit", limit)
+        limit = require_positive_int("limit", limit)
         return windows[torch.arange(limit, device=windows.device) * len(windows) // limit]
 
 
@@ -187,7 +193,8 @@ def _encode(characters: str, vocabulary: str) -> torch.Tensor:
     return torch.tensor([numbers[character] for character in characters], dtype=torch.int64)
 
 
-def _require_length(length: int, available: int, part: str) -> None:
-    require_positive_int("length", length)
+def _require_length(length: int, available: int, part: str) -> int:
+    length = require_positive_int("length", length)
     if length >= available:
         raise ValueError(f"length={length:,} leaves no window in the {available:,} {part} characters; lower it.")
+    return length

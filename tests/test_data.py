@@ -220,6 +220,13 @@ def test_hold_out_is_made_of_training_images_only():
             images.hold_out(bad)
 
 
+def test_pictures_of_integers():
+    """Rows that were rounded and stored as integers: mean and deviation must not be rounded with them."""
+    images = load("digits")
+    rows = images.train_x[:5].round()
+    torch.testing.assert_close(images.pictures(rows.to(torch.int64)), images.pictures(rows))
+
+
 def test_device_and_dtype():
     images = load("digits").to(device="cpu", dtype=torch.float64)
     assert images.train_x.dtype == images.test_x.dtype == torch.float64 and images.train_y.dtype == torch.int64

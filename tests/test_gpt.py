@@ -157,3 +157,28 @@ def test_bad_tokens():
         model.generate(torch.zeros(1, 1, dtype=torch.int64), 1, temperature=-1)
     with pytest.raises(ValueError, match="count"):
         model.generate(torch.zeros(1, 1, dtype=torch.int64), 0)
+
+
+@pytest.mark.parametrize("token", [-1, 11, -100])
+def test_tokens_beyond_the_vocabulary_are_named(token):
+    """As an input, and as the last target, which is nobody's input; -100 is torch's mark for "leave out"."""
+    model = GPT(11, 6, 8, 1, 2, generator=seeded())
+    for place in (0, 3):
+        tokens = torch.zeros(2, 4, dtype=torch.int64)
+        tokens[1, place] = token
+        words = rf"numbers from {min(token, 0)} to {max(token, 0)}, .* 11: 0 to 10"
+        with pytest.raises(ValueError, match=words):
+            next_token_loss(model, tokens)
+        with pytest.raises(ValueError, match=words):
+            model(tokens)
+
+
+def test_a_loss_needs_a_successor():
+    model = GPT(11, 6, 8, 1, 2, generator=seeded())
+    for tokens in (torch.zeros(3, 1, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"must be \(B, T \+ 1\)"):
+            next_token_loss(model, tokens)
+    with pytest.raises(TypeError, match="generator must be"):
+        model.generate(torch.zeros(1, 1, dtype=torch.int64), 2, generator=0)
+    with pytest.raises(TypeError, match="generator must be"):
+        GPT(11, generator=0)

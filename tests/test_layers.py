@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils import parametrize
 
 from pso_lib.jacobian import isometry_error, jacobian
 from pso_lib.layers import FeedForward, Fold, Layer, ModifiedFeedForward, Residual
@@ -136,3 +137,18 @@ def test_weights_are_untouched_after_a_refused_set():
     with pytest.raises(ValueError):
         layer.set_weights(A=torch.full((4, 4), torch.inf))
     assert torch.equal(layer.A, before)
+
+
+@pytest.mark.parametrize("outer", ["free", "tied"])
+def test_only_always_keeps_and_maps_once_a_pass(outer):
+    """With "always" weights are parametrised, else plain; a matrix used twice in a pass is made once."""
+    for orthogonal in ("no", "start", "always"):
+        layer = Layer(6, alpha=1.0, beta=-2.0, outer=outer, orthogonal=orthogonal)
+        own = {"A", "_B"} if outer == "free" else {"A"}
+        kept = {name for name in ("A", "_B") if parametrize.is_parametrized(layer, name)}
+        assert kept == (own if orthogonal == "always" else set())
+        calls = []
+        for name in kept:
+            layer.parametrizations[name][0].register_forward_hook(lambda *_, name=name: calls.append(name))
+        layer(torch.ones(3, 6))
+        assert sorted(calls) == sorted(kept)

@@ -1,6 +1,7 @@
 """The three patients: one interface, seeded starts, held-out measures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,3 +117,27 @@ def test_bad_sizes(tasks):
         tasks["cnn"].model(0)(torch.zeros(2, 63))
     with pytest.raises(ValueError, match="batch must be"):
         mlp_task(load("digits"), batch=0)
+
+
+@pytest.mark.parametrize("make", [mlp_task, cnn_task])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_images_are_checked_at_the_door(make, part):
+    images = load("digits")
+    x, y = getattr(images, f"{part}_x"), getattr(images, f"{part}_y")
+    for change, words in (
+        ({f"{part}_y": y[:, None]}, f"images.{part}_y has shape"),
+        ({f"{part}_y": y - 1}, f"images.{part}_y holds the label -1"),
+        ({f"{part}_y": y + 1}, f"images.{part}_y holds the label 10; labels must lie from 0 to 9"),
+        ({f"{part}_y": y[1:]}, "give equally many"),
+        ({f"{part}_x": x / 0}, f"images.{part}_x holds"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make(replace(images, **change))
+
+
+def test_wrong_dtypes_and_generators_are_named(tasks):
+    with pytest.raises(ValueError, match="x is torch.float64, the weights are torch.float32"):
+        tasks["cnn"].model(0)(torch.zeros(2, 64).double())
+    for task in tasks.values():
+        with pytest.raises(TypeError, match=r"generator must be a torch.Generator or None, got 0"):
+            task.batch(0)

@@ -1,5 +1,6 @@
 """What others do against unstable training: each does what its paper says, on a step one can check by hand."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from pso_lib.data import load
 from pso_lib.gpt import GPT
-from pso_lib.optimizers import adamw, muon
+from pso_lib.optimizers import ChainedOptimizer, adamw, muon, sgd
 from pso_lib.patients import ConvNet, cnn_task, hidden_matrices, mlp_task
 from pso_lib.peers import ARMS, Clip, SigmaReparam, ZClip, orthogonality, sigma_reparam_, spectral_norm_
 
@@ -224,6 +225,145 @@ def test_muon_and_adamw_as_one():
     assert not any(torch.equal(a, b) for a, b in zip(before, hidden_matrices(model).values(), strict=False))
     optimizer.zero_grad()
     assert all(p.grad is None for p in model.parameters())
+
+
+@needs_muon
+def test_muon_trains_kernels_however_they_lie():
+    """Kernels in channels_last, or moved after the optimiser was made, take the steps of contiguous ones."""
+    trained = {}
+    for layout in ("contiguous", "channels_last", "moved later"):
+        model, x = network("cnn")
+        if layout == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+        optimizer = muon(model, 0.01)
+        for step in range(3):
+            if layout == "moved later" and step == 1:
+                model = model.to(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        trained[layout] = [p.detach().contiguous() for p in model.parameters()]
+    for layout, weights in trained.items():
+        for ours, wanted in zip(weights, trained["contiguous"], strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12, msg=layout)
+
+
+@needs_muon
+def test_the_chain_is_an_optimiser_for_schedules_closures_and_checkpoints():
+    model, x = network("cnn")
+    optimizer = muon(model, 0.01)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    schedules = torch.optim.lr_scheduler
+    warm = schedules.LinearLR(optimizer, 0.5, total_iters=2)
+    schedule = schedules.SequentialLR(optimizer, [warm, schedules.CosineAnnealingLR(optimizer, 4)], [2])
+
+    def loss():
+        optimizer.zero_grad()
+        value = model(x).square().mean()
+        value.backward()
+        return value
+
+    first = optimizer.step(loss)
+    assert first.item() > 0 and [group["lr"] for group in optimizer.param_groups] == [0.005] * 3
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0075] * 3)
+    kernel = model.blocks[0].conv1.weight
+    assert set(optimizer.state) == set(model.parameters()) and optimizer.state[kernel]["momentum_buffer"].any()
+
+    twin, other = copy.deepcopy((model, optimizer))
+    fresh, loaded = network("cnn")[0], None
+    fresh.load_state_dict(model.state_dict())
+    loaded = muon(fresh, 0.3)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for net, update in ((model, optimizer), (twin, other), (fresh, loaded)):
+        update.zero_grad()
+        net(x).square().mean().backward()
+        update.step()
+    for p, q, r in zip(model.parameters(), twin.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(p, q) and torch.equal(p, r)
+
+    optimizer.state.pop(kernel)
+    assert kernel not in optimizer.state
+    loss(), optimizer.step()
+    again = optimizer.state[kernel]["momentum_buffer"]
+    torch.testing.assert_close(again, 0.05 * kernel.grad.flatten(1), rtol=1e-9, atol=0)  # from zero, at momentum 0.95
+    optimizer.state.clear()
+    assert not optimizer.state
+
+
+@needs_muon
+def test_the_chain_refuses_before_it_changes_anything():
+    model, x = network("cnn")
+    optimizer = muon(model, 0.01)
+    model(x).square().mean().backward()
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    half = copy.deepcopy(before)
+    half["optimizers"][1]["param_groups"][0]["params"].pop()
+    for bad in ({}, {"optimizers": []}, {"optimizers": None}, half, torch.optim.Adam(model.parameters()).state_dict()):
+        with pytest.raises(ValueError, match="state_dict must hold the states of 2 optimisers"):
+            optimizer.load_state_dict(bad)
+    for kept, state in zip(optimizer.state_dict()["optimizers"], before["optimizers"], strict=True):
+        torch.testing.assert_close(kept["state"], state["state"], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="chain them again"):
+        optimizer.add_param_group({"params": [nn.Parameter(x)]})
+    with pytest.raises(ValueError, match="belongs to two"):
+        ChainedOptimizer(optimizer, adamw(model, 0.1))
+    with pytest.raises(ValueError, match="at least one optimiser"):
+        ChainedOptimizer()
+
+
+@needs_muon
+def test_wrapped_models_have_the_same_hidden_matrices():
+    model, _ = network("mlp")
+    wrapped = nn.Module()
+    wrapped.module = model  # as DistributedDataParallel and DataParallel do
+    plain = [p.shape for group in muon(model, 0.01).param_groups for p in group["params"]]
+    assert [p.shape for group in muon(wrapped, 0.01).param_groups for p in group["params"]] == plain
+    assert len(hidden_matrices(torch.compile(model))) == len(hidden_matrices(model))
+
+
+@needs_muon
+def test_muon_without_anything_else():
+    model = nn.Module()
+    model.layers = nn.ModuleList([nn.Linear(3, 3, bias=False)])
+    assert len(muon(model, 0.01).optimizers) == 1
+
+
+@pytest.mark.parametrize("make", [adamw, pytest.param(muon, marks=needs_muon)])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"betas": (1.5, 0.9)}, "betas must be two numbers in"),
+        ({"betas": (0.9, 1.0)}, "betas"),
+        ({"weight_decay": -0.1}, "weight_decay must be a finite number, 0 or above, got -0.1"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+        ({"lr": 0.0}, "lr must be"),
+        ({"lr": math.nan}, "lr must be"),
+    ],
+)
+def test_bad_numbers_of_optimisers(make, options, words):
+    with pytest.raises(ValueError, match=words):
+        make(transformer(), **{"lr": 0.01} | options)
+    with pytest.raises(ValueError, match="momentum must lie in"):
+        sgd(transformer(), 0.1, momentum=1.5)
+
+
+@pytest.mark.parametrize("prepare", [spectral_norm_, sigma_reparam_])
+def test_a_zero_or_broken_matrix_cannot_be_divided(prepare):
+    for value, words in ((0.0, f"blocks.1.mlp.up.weight is zero, and {prepare.__name__}"), (math.inf, "non-finite")):
+        model = transformer()
+        names = [name for name, _ in model.named_parameters()]
+        nn.init.constant_(model.blocks[1].mlp.up.weight, value)
+        with pytest.raises(ValueError, match=words):
+            prepare(model)
+        assert [name for name, _ in model.named_parameters()] == names  # nothing was prepared
+
+
+def test_sigma_reparam_in_half_precision():
+    model = transformer().bfloat16()
+    sigma_reparam_(model)
+    assert model(torch.zeros(1, 2, dtype=torch.int64)).isfinite().all()
 
 
 def test_without_muon_the_error_says_so(monkeypatch):

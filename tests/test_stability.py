@@ -3,14 +3,16 @@
 import json
 import math
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from pso_lib.data import load
 from pso_lib.patients import mlp_task, transformer_task
 from pso_lib.peers import ARMS, Arm
-from pso_lib.stability import Explosion, explosion, rate_factor, recovery, run, trains
+from pso_lib.stability import Explosion, Run, explosion, rate_factor, recovery, run, trains
 from pso_lib.text import load_text
 
 
@@ -84,6 +86,9 @@ def test_rates():
     cosine = [rate_factor(s, 10, 2, "cosine") for s in range(11)]
     assert cosine[:3] == [0.5, 1.0, 1.0] and cosine[6] == pytest.approx(0.55) and cosine[10] == pytest.approx(0.1)
     assert rate_factor(0, 10, 0) == 1.0
+    for step in (0, 5):
+        with pytest.raises(ValueError, match="schedule='linear' is unknown; choose one of 'constant', 'cosine'"):
+            rate_factor(step, 10, 4, "linear")
 
 
 # ---------------------------------------------------------------------------------------------- the loop
@@ -207,7 +212,7 @@ def test_curves_are_thinned(mlp):
     [
         ({"lr": 0.0}, "lr must be a finite number above 0"),
         ({"steps": 0}, "steps must be an integer"),
-        ({"warmup": -1}, "warmup must be an integer, 0 or more"),
+        ({"warmup": -1}, "warmup must be an integer of at least 0"),
         ({"schedule": "linear"}, "schedule='linear' is unknown"),
         ({"stop": "never"}, "stop='never' is unknown; choose one of 'lost', 'exploded'"),
         ({"watch_every": 0}, "watch_every must be"),
@@ -216,3 +221,32 @@ def test_curves_are_thinned(mlp):
 def test_bad_numbers(mlp, options, message):
     with pytest.raises(ValueError, match=message):
         run(mlp, ARMS["plain"], **{"lr": 1e-3, "seed": 0, "steps": 10} | options)
+
+
+def test_overhead_is_the_guards_share_of_the_rest():
+    """Of 6 s, the guard took 2: half as much again as the 4 s without it."""
+    result = Run("task", "arm", 0.1, 0, 3, step_seconds=[1.0, 2.0, 3.0], guard_seconds=[0.5, 0.5, 1.0])
+    assert result.seconds == 6.0 and result.overhead == 0.5
+    assert Run("task", "arm", 0.1, 0, 1, step_seconds=[2.0], guard_seconds=[0.0]).overhead == 0.0
+
+
+def test_a_penalty_is_added_to_the_loss(mlp):
+    """By hand, one step of gradient descent: the penalty's own gradient comes with a plus, and is not recorded."""
+
+    def penalty(model):
+        return 3.0 * model.readout.bias.sum()
+
+    arm = Arm("penalised", optimizer=lambda model, lr: torch.optim.SGD(model.parameters(), lr=lr), penalty=penalty)
+    weights = {}
+    for name, one in (("with", arm), ("without", replace(arm, penalty=None))):
+        keep = replace(one, guard=lambda model, optimizer, name=name: weights.update({name: model}))
+        result = run(mlp, keep, lr=0.5, seed=0, steps=1, warmup=0)
+        weights[name] = (weights[name].readout.bias.detach().clone(), result.losses)
+    torch.testing.assert_close(weights["with"][0], weights["without"][0] - 0.5 * 3.0)
+    assert weights["with"][1] == weights["without"][1]
+
+
+def test_numpys_numbers_are_numbers(mlp):
+    ours = run(mlp, ARMS["plain"], lr=np.float64(1e-2), seed=0, steps=np.int64(3), warmup=np.int32(2))
+    plain = run(mlp, ARMS["plain"], lr=1e-2, seed=0, steps=3, warmup=2)
+    assert ours.losses == plain.losses and json.dumps(ours.as_dict())

@@ -68,6 +68,15 @@ def test_windows_predict_each_validation_character_once(small):
     assert len(small.windows(1, limit=99)) == 4
 
 
+def test_tokens_beyond_the_vocabulary_are_no_text(small):
+    for bad in (-1, 10):
+        with pytest.raises(ValueError, match=r"tokens holds numbers from .* 10: 0 to 9"):
+            small.decode(torch.tensor([3, bad]))
+    assert small.decode(torch.tensor([], dtype=torch.int64)) == ""
+    with pytest.raises(TypeError, match="generator must be"):
+        small.batch(1, 2, generator=0)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
