@@ -1,4 +1,4 @@
-"""The guard and the recorder in other people's training: frozen, replaced, stacked, tied, sparse; closures, extremes."""
+"""The guard and the recorder in other people's training: frozen, replaced, stacked, tied, sparse weights; extremes."""
 
 import copy
 import math

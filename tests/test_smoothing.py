@@ -237,6 +237,31 @@ def test_smoothing_by_the_randomised_svd_is_near_the_full_one(kind, error):
     assert b.stable_rank_after >= b.stable_rank_before
 
 
+@pytest.mark.parametrize(
+    "rows, k, full_up_to, found",
+    [
+        (42, 6, 42, 42),  # small enough for a full one
+        (42, 6, 41, 18),  # 3 k
+        (42, 7, 41, 42),  # 3 k is half of them
+        (43, 7, 42, 21),
+    ],
+)
+def test_when_a_full_decomposition_is_taken(rows, k, full_up_to, found):
+    W = matrix(torch.linspace(9, 1, rows), rows, 50)[0]
+    assert len(smooth_(W, "log", k=k, full_up_to=full_up_to, generator=seeded()).before) == found
+
+
+@pytest.mark.parametrize("full_up_to", [512, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_stable_rank_after_a_deep_cut(dtype, full_up_to):
+    """Four decades are cut off: what remains must not be a difference of squares of what was there."""
+    s = torch.cat([torch.logspace(4, 0, 8), torch.full((52,), 0.5)])
+    W = matrix(s, 60, 70, dtype=dtype)[0]
+    done = smooth_(W, "clip", k=8, full_up_to=full_up_to, generator=seeded())
+    assert (len(done.before) < 60) == (full_up_to == 2)
+    assert done.stable_rank_after == pytest.approx(8 + 52 / 4, rel=2e-3 if dtype == torch.float32 else 1e-5)
+
+
 # Bad input
 
 
