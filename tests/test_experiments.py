@@ -224,7 +224,7 @@ def test_fewer_epochs_are_said_in_the_result(tmp_path, capsys):
     assert {r["epochs"] for r in result["runs"]} == {0.25}
     main(["show", "learning_rate", "--scale", "smoke", "--out", str(tmp_path)])
     assert "0.25 epochs (the protocol has 0.5)" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="epochs must be positive"):
+    with pytest.raises(ValueError, match="epochs must be a finite number above 0"):
         run(plan, "smoke", folder=tmp_path, epochs=0)
 
 

@@ -28,7 +28,8 @@ from pso_lib.experiments.methods import CONTROLS, Method, arm_of, times_of, trig
 from pso_lib.experiments.record import path_of
 from pso_lib.experiments.registry import kind_of
 from pso_lib.experiments.rescue import REMEDIES, Rescue, regained
-from pso_lib.experiments.unstable import TIMINGS, task_of
+from pso_lib.experiments.schema import INSTABILITY as SCHEMA
+from pso_lib.experiments.unstable import task_of
 from pso_lib.pss import AtSteps, Detector, EnergyTrigger, StableRankTrigger
 
 METHODS = ("plain", "pss_clip", "random_times", "halve", "stable_rank")
@@ -182,7 +183,7 @@ def test_the_same_seeds_give_the_same_record_twice(recorded, tiny, tmp_path):
     again = run(tiny, "smoke", folder=tmp_path, progress=lambda line: None)
     assert without_timings(again) == without_timings(recorded[1])
     assert again["runs"] != recorded[1]["runs"]  # by the timings alone
-    assert not set(TIMINGS) & set(without_timings(again)["runs"][0])
+    assert not set(SCHEMA.timings) & set(without_timings(again)["runs"][0])
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(recorded, tiny, tmp_path):
@@ -232,7 +233,7 @@ def test_fewer_seeds_are_said_and_epochs_refused(tiny, tmp_path):
         (lambda r: r.update(kind="magic"), "its kind 'magic' is unknown"),
         (lambda r: r["runs"][3].pop("final_loss"), "run 3: 'final_loss' is missing"),
         (lambda r: r["runs"][0].update(exploded="no"), "run 0: 'exploded'"),
-        (lambda r: r["runs"][0]["curve"]["steps"].append(7), "steps and losses differ"),
+        (lambda r: r["runs"][0]["curve"]["steps"].append(7), "steps and its loss differ"),
     ],
 )
 def test_a_damaged_file_is_refused(recorded, tmp_path, damage, part):

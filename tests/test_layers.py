@@ -149,6 +149,6 @@ def test_only_always_keeps_and_maps_once_a_pass(outer):
         assert kept == (own if orthogonal == "always" else set())
         calls = []
         for name in kept:
-            layer.parametrizations[name][0].register_forward_hook(lambda *_, name=name: calls.append(name))
+            layer.parametrizations[name][0].register_forward_hook(lambda *_, name=name, calls=calls: calls.append(name))
         layer(torch.ones(3, 6))
         assert sorted(calls) == sorted(kept)

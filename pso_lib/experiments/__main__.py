@@ -1,4 +1,4 @@
-"""python -m pso_lib.experiments list | run NAME [--scale …] [--device …] | show NAME [--scale …]"""
+"""python -m pso_lib.experiments list | run NAME [--scale …] [--device …] [--again] | show NAME [--scale …]"""
 
 import argparse
 import sys
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             command.add_argument(
                 "--seeds", type=int, help="of those on unstable training, and of survival: fewer, or more"
             )
+            command.add_argument("--again", action="store_true", help="though it is recorded; replaces the result")
             command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
@@ -46,12 +47,21 @@ def main(argv: list[str] | None = None) -> int:
                 epochs=options.epochs,
                 evaluations=options.evaluations,
                 seeds=options.seeds,
+                again=options.again,
                 progress=_say,
             )
         else:
             _show(load(options.name, options.scale, options.out))
     except (ResultError, DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror or error}. What is finished is kept, and the same command goes on there. "
+            "Free space, or choose with --out a folder that can be written.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)

@@ -11,9 +11,9 @@ import torch
 
 from pso_lib import data
 from pso_lib.ensemble import Ensemble
-from pso_lib.experiments import catalogue
+from pso_lib.experiments import catalogue, schema
 from pso_lib.experiments.catalogue import Arm, Experiment, build, scale_of
-from pso_lib.experiments.kind import Kind, Sources, Unit, number, number_type
+from pso_lib.experiments.kind import Kind, Sources, Unit, number
 from pso_lib.training import History
 
 __all__ = ["DEPTH", "Depth"]
@@ -25,23 +25,8 @@ TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, 
 class Depth(Kind):
     """See ``catalogue.Experiment``."""
 
-    name = "depth"
+    schema = schema.DEPTH
     plan = Experiment
-    fields = {
-        "dataset": str,
-        "arm": str,
-        "layer": str,
-        "init": str,
-        "depth": int,
-        "width": int,
-        "seed": int,
-        "lr": float,
-        "epochs": number_type,
-        "test_accuracy": number_type,
-        "diverged": bool,
-        "curve": dict,
-    }
-    overrides = ("epochs", "evaluations")
 
     def names(self) -> list[str]:
         return catalogue.names()
@@ -59,6 +44,11 @@ class Depth(Kind):
             for layer in layers
         ]
 
+    def size(self, plan: Experiment, unit: Unit) -> int:
+        _, layer, _ = unit.what
+        rates = 1 if plan.choose_rate else len(plan.rates)
+        return sum(arm.layer == layer for arm in plan.arms) * plan.seeds * rates
+
     def run_unit(self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
         dataset, layer, depth = unit.what
         return _run_unit(plan, sources.images(dataset), dataset, layer, depth, device)
@@ -68,13 +58,6 @@ class Depth(Kind):
 
     def provenance(self, protocol: Experiment) -> dict:
         return {"protocol_epochs": protocol.epochs}
-
-    def flaw(self, run: dict) -> str | None:
-        if not 0 <= run["test_accuracy"] <= 1:
-            return f"test_accuracy is {run['test_accuracy']}"
-        if len(run["curve"].get("steps", ())) != len(run["curve"].get("test_accuracy", (None,))):
-            return "the curve's steps and accuracies differ in number"
-        return None
 
     def table(self, result: dict) -> Iterator[str]:
         """Mean, minimum and maximum of the test accuracy over seeds: arms down, depths across."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from pso_lib.errors import require_choice
 from pso_lib.experiments.methods import APART, CHOICES, CONTROLS, PEERS, SMOOTHINGS, Method, sensitivity
+from pso_lib.experiments.schema import methods_fit
 
 __all__ = ["Instability", "Patient", "experiment", "names"]
 
@@ -71,11 +72,8 @@ class Instability:
 
     def methods_of(self, patient: Patient) -> tuple[Method, ...]:
         """Those that this patient is trained with: QK-norm, for one, is for attention alone."""
-        unfit = {"qk_norm"} if patient.task != "transformer" else set()
-        unfit |= {"muon"} if patient.optimizer != "adamw" else set()
-        return tuple(
-            m for m in self.methods if (not patient.methods or m.name in patient.methods) and m.peer not in unfit
-        )
+        fit = methods_fit(vars(patient), [vars(method) for method in self.methods])
+        return tuple(method for method in self.methods if method.name in fit)
 
 
 _SMALL = {"width": 64, "layers": 4, "batch": 8}

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pso_lib import data
+from pso_lib.experiments.schema import Schema
 from pso_lib.text import Text, load_text
 
-__all__ = ["Kind", "Sources", "Unit", "number", "number_type"]
-
-number_type = (int, float)
+__all__ = ["Kind", "Sources", "Unit", "number"]
 
 
 class Unit(NamedTuple):
@@ -49,18 +48,12 @@ class Kind:
     """The interface; one object per kind, in ``registry.KINDS``.
 
     Attributes:
-        name: written into results, but for "depth", whose files are older than the field.
+        schema: what its records hold.
         plan: the dataclass of its experiments; with fields ``name`` and ``question``.
-        fields: what every run must hold, and of which types.
-        timings: those fields of a run that differ from one time to the next.
-        overrides: fields of the plan that ``run`` may be given in place of the plan's own.
     """
 
-    name: str
+    schema: Schema
     plan: type
-    fields: dict[str, type | tuple[type, ...]]
-    timings: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Of its experiments."""
@@ -74,6 +67,10 @@ class Kind:
         """In the order in which they are run."""
         raise NotImplementedError
 
+    def size(self, plan, unit: Unit) -> int:
+        """How many runs a unit has: one per seed, if nothing else is said."""
+        return plan.seeds
+
     def run_unit(self, plan, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
         """{"data": description, "runs": […]}, and more if ``extras`` has use for it; ``finished``: earlier runs."""
         raise NotImplementedError
@@ -85,10 +82,6 @@ class Kind:
     def provenance(self, protocol) -> dict:
         """More for the result's provenance; ``protocol`` is the plan before overrides."""
         return {}
-
-    def flaw(self, run: dict) -> str | None:
-        """What is implausible in a run whose fields have the right types."""
-        return None
 
     def table(self, result: dict) -> Iterator[str]:
         """The lines that ``show`` prints."""

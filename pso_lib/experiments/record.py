@@ -1,30 +1,35 @@
-"""Result files: small JSON with provenance, written atomically, validated when read.
+"""Result files: small JSON with provenance, one run a line, written atomically, validated when read.
 
 While an experiment runs, each finished unit is one line of a journal beside the result; a kill at any moment
 loses the unit that ran and nothing else. The journal becomes the result file when the last unit is done.
 """
 
-import datetime
+import contextlib
 import hashlib
 import json
 import os
-import platform
-import subprocess
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
-import torch
-
-from pso_lib.experiments.registry import kind_named
+from pso_lib.experiments.schema import DEPTH, SCHEMAS, Schema
 from pso_lib.experiments.spread import summary
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes are then not kept apart
+    fcntl = None
 
 __all__ = [
     "RESULTS",
     "Journal",
     "ResultError",
+    "configuration",
+    "fingerprint",
     "load",
     "path_of",
-    "provenance",
+    "schema_of",
     "select",
     "source",
     "summary",
@@ -33,8 +38,8 @@ __all__ = [
 ]
 
 # In a checkout its results/; where the library is installed as a package, results/ of the current folder.
-_CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "results"
+CHECKOUT = Path(__file__).resolve().parents[2]
+RESULTS = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "results"
 FORMAT = "pso_lib experiment result"
 VERSION = 1
 
@@ -61,84 +66,152 @@ def fingerprint(experiment) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def provenance(device: str, dtype: str) -> dict:
-    """Versions, device, date and commit."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} CPU cores"
-    where = Path(__file__).resolve().parent
-    try:
-        git = subprocess.run(["git", "-C", str(where), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        commit = git.stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        commit = "unknown"
-    return {
-        "device": name,
-        "dtype": dtype,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "commit": commit,
-    }
-
-
 class Journal:
     """The lines of finished units, one JSON object each, flushed to disk as they come.
 
+    It is held by one process at a time, from opening to ``close`` or ``finish``, or until the process dies.
+
     Raises:
-        ResultError: the journal on disk belongs to another configuration, or to no experiment.
+        ResultError: the journal on disk belongs to another configuration, or to no experiment, or is held.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, experiment, scale: str):
         self.path, self.units = path, {}
         head = {"format": FORMAT + " journal", "fingerprint": fingerprint(experiment), "scale": scale}
-        remedy = f"Move {path} away to start afresh."
-        if path.exists():
-            lines = path.read_bytes().split(b"\n")
-            complete = lines[:-1]  # the last piece has no newline: it was cut off, or is empty
-            try:
-                records = [json.loads(line) for line in complete]
-            except ValueError as error:
-                raise ResultError(f"{path} is damaged: {error}. {remedy}") from None
-            if records and records[0] != head:
-                raise ResultError(f"{path} was begun with another configuration of this experiment. {remedy}")
-            for record in records[1:]:
-                self.units[record["unit"]] = record
-            kept = b"".join(line + b"\n" for line in complete)
-            if kept != path.read_bytes():
-                _atomic(path, kept)
-        if not path.exists() or path.stat().st_size == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _atomic(path, (json.dumps(head) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _held(path)
+        try:
+            self._read(head)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, head: dict) -> None:
+        self._file.seek(0)
+        data = self._file.read()
+        *complete, rest = data.split(b"\n")  # the last piece has no newline: it was cut off, or is empty
+        remedy = f"Move {self.path} away to start afresh."
+        try:
+            records = [json.loads(line) for line in complete]
+        except ValueError as error:
+            raise ResultError(f"{self.path} is damaged: {error}. {remedy}") from None
+        if records and records[0] != head:
+            raise ResultError(f"{self.path} was begun with another configuration of this experiment. {remedy}")
+        for number, record in enumerate(records[1:], start=2):
+            if not (
+                isinstance(record, dict)
+                and isinstance(record.get("unit"), str)
+                and isinstance(record.get("runs"), list)
+                and isinstance(record.get("seconds", 0), (int, float))
+                and isinstance(record.get("data", ""), str)
+            ):
+                raise ResultError(f"{self.path} is damaged: line {number} is not a finished unit. {remedy}")
+            self.units[record["unit"]] = record
+        if rest:
+            self._file.truncate(len(data) - len(rest))
+        if not records:
+            self._append(head)
+
+    def _append(self, record: dict) -> None:
+        """The whole line, on disk, or nothing of it."""
+        size, left = os.fstat(self._file.fileno()).st_size, memoryview((json.dumps(record) + "\n").encode())
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise
 
     def add(self, unit: str, record: dict) -> None:
         """Append a finished unit and wait until it is on disk."""
         record = {"unit": unit} | record
-        with self.path.open("ab") as file:
-            file.write((json.dumps(record) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(record)
         self.units[unit] = record
+
+    def clear(self) -> None:
+        """Forget all units."""
+        head = self.path.read_bytes().partition(b"\n")[0]
+        self._file.truncate(len(head) + 1)
+        self.units = {}
+
+    def finish(self) -> None:
+        """Remove the journal: its units are in the result. It may be gone already."""
+        if fcntl is None:
+            self.close()  # Windows removes no open file
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let another process go on with it."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _held(path: Path) -> BinaryIO:
+    """The file, opened for appending, and locked: what another process removed meanwhile is opened anew."""
+    while True:
+        file = path.open("a+b", buffering=0)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise ResultError(
+                f"{path} is held by another process, which runs this experiment. Wait for it, or choose another folder "
+                "by folder=, on the command line --out."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def write(path: Path, result: dict) -> None:
-    """Validate a result and write it atomically: either the whole new file stands there, or the old one."""
+    """Validate a result and write it atomically: either the whole new file stands there, or the old one.
+
+    One line for each field of its head, and one for each run, so that two results can be compared line by line.
+    """
     validate(result, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _atomic(path, (json.dumps(result, indent=None, separators=(",", ":")) + "\n").encode())
+    _atomic(path, as_text(result).encode())
+
+
+def as_text(result: dict) -> str:
+    """A result as JSON, one run a line."""
+
+    def compact(value) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    def lines(value) -> str:
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            return "[\n" + ",\n".join(map(compact, value)) + "\n]"
+        return compact(value)
+
+    return "{\n" + ",\n".join(f"{compact(key)}:{lines(value)}" for key, value in result.items()) + "\n}\n"
 
 
 def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     """Read and validate the recorded result of an experiment.
 
     Raises:
-        ResultError: the file is missing, damaged or foreign; the text names the command that makes it.
+        ResultError: the file is missing, damaged or foreign, or lacks runs; the text names the command that makes it.
     """
     path = path_of(name, scale, folder)
     remedy = f"Make it with: python -m pso_lib.experiments run {name} --scale {scale}"
-    if not path.exists():
-        raise ResultError(f"{path} does not exist. {remedy}")
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ResultError(f"{path} does not exist. {remedy}") from None
     except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}. Restore it, or move it away. {remedy}") from None
     validate(result, path)
@@ -147,12 +220,18 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     return result
 
 
+def schema_of(result: dict) -> Schema | None:
+    """The schema of a result's kind; None if this library does not know it."""
+    kind = result.get("kind", DEPTH.name)
+    return SCHEMAS.get(kind) if isinstance(kind, str) else None
+
+
 def select(result: dict, **wanted) -> list[dict]:
     """The runs whose fields equal the wanted ones: ``select(result, arm="he", depth=50)``."""
-    kind = kind_named(result)
-    unknown = set(wanted) - set(kind.fields)
+    known = schema_of(result).fields
+    unknown = set(wanted) - set(known)
     if unknown:
-        raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(kind.fields)}.")
+        raise ValueError(f"runs have no field {sorted(unknown)}; they have {sorted(known)}.")
     return [run for run in result["runs"] if all(run[key] == value for key, value in wanted.items())]
 
 
@@ -161,10 +240,11 @@ def source(result: dict) -> str:
 
     Only options that differ from the plan's own are part of the command.
     """
+    from pso_lib.experiments.registry import experiment  # the plans, and torch with them
+
     name, used, made = result["experiment"], result["configuration"], result["provenance"]
-    kind = kind_named(result)
-    planned = kind.experiment(name, result["scale"])
-    changed = [f" --{key} {used[key]:g}" for key in kind.overrides if used[key] != getattr(planned, key)]
+    planned = experiment(name, result["scale"])
+    changed = [f" --{key} {used[key]:g}" for key in schema_of(result).overrides if used[key] != getattr(planned, key)]
     return "\n".join(
         (
             *made["data"],
@@ -179,17 +259,17 @@ def without_timings(result: dict) -> dict:
 
     Two results of one experiment, made on one machine with one version of torch, are then equal.
     """
-    drop = kind_named(result).timings
+    drop = schema_of(result).timings
     kept = {key: value for key, value in result["provenance"].items() if key not in ("seconds", "date", "commit")}
     runs = [{key: value for key, value in run.items() if key not in drop} for run in result["runs"]]
     return result | {"provenance": kept, "runs": runs}
 
 
 def validate(result, path: Path) -> None:
-    """Raise ``ResultError`` unless ``result`` is a result of this format, complete and with plausible values."""
+    """Raise ``ResultError`` unless ``result`` is a result of this format, with plausible values and all its runs."""
 
     def refuse(why: str):
-        raise ResultError(f"{path} is not a valid experiment result: {why}. Restore it, or run the experiment again.")
+        raise ResultError(f"{path} is not a valid experiment result: {why}. Restore it, or run it --again.")
 
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         refuse("it was not written by pso_lib.experiments")
@@ -200,15 +280,27 @@ def validate(result, path: Path) -> None:
             refuse(f"{key!r} is missing or not {kind.__name__}")
     if not isinstance(result.get("runs"), list) or not result["runs"]:
         refuse("it holds no runs")
-    kind = kind_named(result)
-    if kind is None:
+    schema = schema_of(result)
+    if schema is None:
         refuse(f"its kind {result['kind']!r} is unknown to this library")
     for index, run in enumerate(result["runs"]):
-        for key, of in kind.fields.items():
-            if not isinstance(run, dict) or key not in run or not isinstance(run[key], of):
-                refuse(f"run {index}: {key!r} is missing or of the wrong type")
-        if flaw := kind.flaw(run):
+        if flaw := schema.flaw(run):
             refuse(f"run {index}: {flaw}")
+    try:
+        wanted = Counter(schema.implied(result["configuration"]))
+        found = Counter(schema.key(run, result["configuration"]) for run in result["runs"])
+    except (KeyError, TypeError) as error:
+        refuse(f"its configuration is not that of a plan ({type(error).__name__}: {error})")
+    if missing := sum((wanted - found).values()):
+        refuse(
+            f"{missing} of the {wanted.total()} runs of its configuration are missing, {_first(wanted - found)} first"
+        )
+    if surplus := sum((found - wanted).values()):
+        refuse(f"it holds {surplus} run(s) that its configuration does not, {_first(found - wanted)} first")
+
+
+def _first(runs: Counter) -> str:
+    return "/".join(str(part) for part in next(iter(+runs)) if part is not None)
 
 
 def _atomic(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from pso_lib.experiments.unstable import INSTABILITY
 
 __all__ = ["KINDS", "experiment", "kind_named", "kind_of", "names"]
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (DEPTH, INSTABILITY, SURVIVAL)}
+KINDS: dict[str, Kind] = {kind.schema.name: kind for kind in (DEPTH, INSTABILITY, SURVIVAL)}
 
 
 def names() -> list[str]:
@@ -38,4 +38,4 @@ def kind_of(plan) -> Kind:
 
 def kind_named(result: dict) -> Kind | None:
     """The kind of a result; None if this library does not know it."""
-    return KINDS.get(result.get("kind", DEPTH.name))
+    return KINDS.get(result.get("kind", DEPTH.schema.name))

@@ -21,13 +21,14 @@ from torch.nn.functional import cross_entropy
 
 from pso_lib.data import Images
 from pso_lib.errors import require_choice
+from pso_lib.experiments import schema
 from pso_lib.experiments.catalogue import Arm as Start
 from pso_lib.experiments.catalogue import build
 from pso_lib.experiments.catalogue import experiment as deep_experiment
 from pso_lib.experiments.kind import Kind, Sources, Unit
 from pso_lib.experiments.methods import Method, arm_of, times_of
 from pso_lib.experiments.tables import survival_table
-from pso_lib.experiments.unstable import RUN, TIMINGS, record_of, spectra
+from pso_lib.experiments.unstable import record_of, spectra
 from pso_lib.jacobian import jacobian, singular_values, spectrum_stable_rank
 from pso_lib.networks import DeepNetwork
 from pso_lib.patients import Task, hidden_matrices
@@ -154,11 +155,8 @@ def experiment(name: str, scale: str = "full") -> Survival:
 
 
 class _Survival(Kind):
-    name = "survival"
+    schema = schema.SURVIVAL
     plan = Survival
-    fields = RUN | {"start": str, "depth": int}
-    timings = TIMINGS
-    overrides = ("seeds",)
 
     def names(self) -> list[str]:
         return names()
@@ -203,11 +201,6 @@ class _Survival(Kind):
 
     def provenance(self, protocol: Survival) -> dict:
         return {"protocol_seeds": protocol.seeds}
-
-    def flaw(self, run: dict) -> str | None:
-        if len(run["curve"].get("steps", ())) != len(run["curve"].get("loss", (None,))):
-            return "the curve's steps and losses differ in number"
-        return None
 
     def table(self, result: dict) -> Iterator[str]:
         return survival_table(result)

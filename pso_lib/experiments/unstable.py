@@ -7,9 +7,9 @@ import torch
 
 from pso_lib import patients
 from pso_lib.errors import require_choice
-from pso_lib.experiments import instability
+from pso_lib.experiments import instability, schema
 from pso_lib.experiments.instability import Instability, Patient
-from pso_lib.experiments.kind import Kind, Sources, Unit, number, number_type
+from pso_lib.experiments.kind import Kind, Sources, Unit, number
 from pso_lib.experiments.methods import Method, arm_of, times_of
 from pso_lib.experiments.rescue import Rescue, regained
 from pso_lib.experiments.tables import rate_table
@@ -22,35 +22,16 @@ from pso_lib.singularity import as_matrix
 from pso_lib.stability import Run, recovery
 from pso_lib.stability import run as train
 
-__all__ = ["INSTABILITY", "RUN", "TIMINGS", "record_of", "spectra", "task_of"]
+__all__ = ["INSTABILITY", "record_of", "spectra", "task_of"]
 
-TIMINGS = ("seconds", "overhead", "plain_step_ms", "trigger_step_ms")
-RUN = {
-    "model": str,
-    "method": str,
-    "lr": float,
-    "seed": int,
-    "steps": int,
-    "exploded": bool,
-    "final_loss": (*number_type, type(None)),
-    "triggers": list,
-    "would_fire": list,
-    "recovery": list,
-    "overhead": float,
-    "curve": dict,
-    "watched": dict,
-}
 FIRST = 20  # of a run's triggers, so many are followed until the loss is back
 
 
 class Unstable(Kind):
     """See ``instability.Instability``."""
 
-    name = "instability"
+    schema = schema.INSTABILITY
     plan = Instability
-    fields = RUN
-    timings = TIMINGS
-    overrides = ("seeds",)
 
     def names(self) -> list[str]:
         return instability.names()
@@ -96,11 +77,6 @@ class Unstable(Kind):
 
     def provenance(self, protocol: Instability) -> dict:
         return {"protocol_seeds": protocol.seeds}
-
-    def flaw(self, run: dict) -> str | None:
-        if len(run["curve"].get("steps", ())) != len(run["curve"].get("loss", (None,))):
-            return "the curve's steps and losses differ in number"
-        return None
 
     def table(self, result: dict) -> Iterator[str]:
         return rate_table(result)
