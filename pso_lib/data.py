@@ -4,7 +4,7 @@
     images.train_x                  # (60000, 784)
 
 A data set is looked for under ``root=``, else the environment variable ``PSO_DATA``, else
-``~/.cache/pso_lib``, and downloaded there by torchvision when it is absent. Nothing is ever replaced
+``~/.cache/pso_lib``, and downloaded there when it is absent. Nothing is ever replaced
 by something else: what is missing raises ``DataError``, and ``Images.description`` says what was read.
 """
 

@@ -1,26 +1,28 @@
 """The folder data sets live in, and the download into it.
 
-A download is tried only after a quick look whether the network answers, so that a machine without
-one fails in seconds, with the way out.
+A download is tried only after a quick look whether the network answers, so that a machine without one fails in
+seconds, with the way out. It is given up when it crawls; and a file stands in its place whole and checked, or not at
+all, however many processes fetch it at once (pooch: a temporary file each, a checksum, one renaming).
 """
 
-import contextlib
-import hashlib
 import os
 import queue
-import socket
+import tarfile
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pso_lib.errors import DataError
 
-__all__ = ["data_root", "fetch_file", "obtain", "silence"]
+__all__ = ["data_root", "fetch_file", "obtain", "silence", "unpack"]
 
-PATIENCE = 8.0  # seconds to wait for the network's first answer; a stalled download gets four times that
+PATIENCE = 8.0  # seconds to wait for the network's first answer; a download gets four times that to begin
+SLOWEST = 20_000  # bytes per second that a download must come by after that
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
@@ -32,7 +34,7 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
 
 
 def obtain(
-    title: str, root: Path, allowed: bool, urls: list[str], fetch: Callable[[], object], layout: str, instead: str
+    title: str, root: Path, allowed: bool, urls: Sequence[str], fetch: Callable[[], object], layout: str, instead: str
 ) -> None:
     """Let ``fetch`` bring a data set into ``root``; any failure becomes one ``DataError``.
 
@@ -42,10 +44,9 @@ def obtain(
     why = "download=False" if not allowed else silence(urls)
     if not why:
         try:
-            with _stall_limit(4 * PATIENCE):
-                fetch()
+            fetch()
             return
-        except Exception as error:  # URLError, RuntimeError, PermissionError, TimeoutError, …
+        except Exception as error:  # URLError, ValueError, PermissionError, TimeoutError, …
             why = f"{type(error).__name__}: {error}"
     raise DataError(
         f"{title} is not in {root} and could not be downloaded there ({why}). Ways out: point root=, or the "
@@ -54,30 +55,67 @@ def obtain(
     )
 
 
-def fetch_file(url: str, target: Path, size: int, sha256: str) -> None:
-    """Download one file of known size and SHA-256 sum: the whole right file stands there, or none.
+def fetch_file(urls: Sequence[str], target: Path, size: int, known_hash: str, *, gunzip: bool = False) -> None:
+    """Download one file from the first address that gives it; the whole right file stands there, or none.
+
+    Args:
+        size: of the file in bytes; known_hash: its checksum, "sha256:…" or "md5:…".
+        gunzip: the addresses give it compressed; size and checksum are those of the file itself.
 
     Raises:
-        DataError: what came has another size or sum.
+        DataError, ValueError: what came has another size, or another checksum.
+        TimeoutError, OSError: it came too slowly, or not at all, or cannot be written.
     """
-    with urllib.request.urlopen(url, timeout=4 * PATIENCE) as answer:
-        data = answer.read(size + 1)  # never more than that of an address that serves something else
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise DataError(
-            f"{url} gave {'more than ' if len(data) > size else ''}{min(len(data), size):,} bytes with the SHA-256 sum "
-            f"{found[:12]}…; expected {size:,} bytes with {sha256[:12]}…"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    import pooch  # 0.1 s, for who downloads
+
+    for last, url in enumerate(urls, start=1 - len(urls)):
+        try:
+            pooch.retrieve(
+                url,
+                known_hash,
+                fname=target.name,
+                path=target.parent,
+                downloader=lambda url, output, _: _receive(url, Path(output), size, gunzip),
+            )
+            return
+        except Exception:
+            if not last:
+                raise
 
 
-def silence(urls: list[str]) -> str:
+def _receive(url: str, output: Path, size: int, gunzip: bool) -> None:
+    """Write what an address gives, as it comes, and never more than it should."""
+    inflate = zlib.decompressobj(31) if gunzip else None
+    begun, received, written = time.monotonic(), 0, 0
+    with urllib.request.urlopen(url, timeout=4 * PATIENCE) as answer, output.open("wb") as file:
+        while chunk := answer.read1(1 << 16):  # what is there, be it one byte
+            received += len(chunk)
+            data = chunk if inflate is None else inflate.decompress(chunk)
+            written += len(data)
+            if written > size:
+                raise DataError(f"{url} gave more than {size:,} bytes; expected {size:,}")
+            file.write(data)
+            elapsed = time.monotonic() - begun
+            if elapsed > 4 * PATIENCE + received / SLOWEST:
+                raise TimeoutError(f"{url} gave {received:,} bytes in {elapsed:.0f} s; that would take too long")
+    if written != size:
+        raise DataError(f"{url} gave {written:,} bytes; expected {size:,}")
+    output.chmod(0o644)  # a data root may be shared; temporary files are their owner's alone
+
+
+def unpack(archive: Path, folder: str) -> None:
+    """Unpack the one ``folder`` that a tar holds beside it: the whole folder stands there, or none."""
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking.") as temporary:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+        try:
+            os.rename(Path(temporary) / folder, archive.parent / folder)
+        except OSError:
+            if not (archive.parent / folder).is_dir():  # else another process was faster
+                raise
+
+
+def silence(urls: Sequence[str]) -> str:
     """Why none of the addresses answers within ``PATIENCE`` seconds; "" as soon as one does.
 
     In threads, because looking up a name may hang past any timeout; urllib, because it knows proxies.
@@ -104,14 +142,3 @@ def silence(urls: list[str]) -> str:
         if not why:
             return ""
     return why
-
-
-@contextlib.contextmanager
-def _stall_limit(seconds: float):
-    """torchvision opens its connections without a timeout; give them one, and the old one back."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

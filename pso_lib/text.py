@@ -154,7 +154,7 @@ def _tinyshakespeare(root: Path, allowed: bool) -> str:
     path = root / "tinyshakespeare" / "input.txt"
     if not path.is_file():
         layout = "that holds it as tinyshakespeare/input.txt"
-        fetch = partial(fetch_file, _URL, path, _SIZE, _SHA256)
+        fetch = partial(fetch_file, [_URL], path, _SIZE, f"sha256:{_SHA256}")
         obtain("Tiny Shakespeare", root, allowed, [_URL], fetch, layout, "load_text('topics')")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != _SHA256:

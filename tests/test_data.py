@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from image_samples import no_network, write_idx  # noqa: F401
 
 from pso_lib import download, image_files
@@ -184,23 +183,34 @@ def test_download_false_never_asks(monkeypatch):
         load("cifar10", download=False)
 
 
-def test_a_download_lands_under_the_root(monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "silence", lambda urls: "")
-    monkeypatch.setattr(
-        torchvision.datasets.MNIST, "download", lambda self: self._check_exists() or write_idx(self.root)
-    )
-    assert load("mnist", root=tmp_path / "new").description == "MNIST, 50/20 subset"
+def test_files_of_the_published_size_must_be_the_published_files(tmp_path):
+    """Pixels or labels changed, the counts as they should be: not MNIST, and not to be called so."""
+    for kind, name in (("MNIST", "mnist"), ("FashionMNIST", "fashion-mnist")):
+        raw = write_idx(tmp_path, kind, counts=(60_000, 20))
+        with pytest.raises(DataError, match=r"train-images-idx3-ubyte has as many entries.*MD5.*class folders"):
+            load(name, root=tmp_path)
+        assert raw.is_dir()
 
 
-def test_a_download_that_breaks_off(monkeypatch):
-    monkeypatch.setattr(download, "silence", lambda urls: "")
-
-    def break_off(self):
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", break_off)
-    with pytest.raises(DataError, match="TimeoutError: timed out.*Ways out"):
-        load("cifar10")
+@sample("MNIST/raw")
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("train-labels-idx1-ubyte", lambda data: data[:8] + data[8:][::-1]),
+        ("t10k-labels-idx1-ubyte", lambda data: data[:8] + data[9:] + data[8:9]),
+        ("t10k-images-idx3-ubyte", lambda data: data[:16] + bytes(28 * 28) + data[16 + 28 * 28 :]),
+    ],
+)
+def test_mnist_with_permuted_labels_or_a_blank_picture_is_refused(tmp_path, name, change):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (SAMPLE / "MNIST" / "raw").iterdir():
+        if file.name == name:
+            (raw / name).write_bytes(change(file.read_bytes()))
+        else:
+            (raw / file.name).symlink_to(file.resolve())
+    with pytest.raises(DataError, match=f"{name} has as many entries as MNIST's own"):
+        load("mnist", root=tmp_path)
 
 
 # --------------------------------------------------------------------------------------------- Images

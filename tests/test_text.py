@@ -1,7 +1,5 @@
 """Texts: characters and back, windows, where they come from. Nothing is downloaded."""
 
-import hashlib
-import io
 import os
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import pytest
 import torch
 from image_samples import no_network  # noqa: F401
 
-from pso_lib import download, text
 from pso_lib.errors import DataError
 from pso_lib.text import for_scale, load_text
 
@@ -127,28 +124,6 @@ def test_another_file_in_its_place_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"input.txt \(135 bytes\) is not Tiny Shakespeare.*Delete it"):
         load_text()
     assert load_text(path).description.startswith("input.txt")  # as a text of its own it may be read
-
-
-def serve(monkeypatch, data: bytes, expected: bytes):
-    monkeypatch.setattr(download, "silence", lambda urls: "")
-    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: io.BytesIO(data))
-    monkeypatch.setattr(text, "_SHA256", hashlib.sha256(expected).hexdigest())
-    monkeypatch.setattr(text, "_SIZE", len(expected))
-
-
-def test_a_download_lands_whole_under_the_root(monkeypatch, tmp_path):
-    play = b"Speak, speak. " * 10
-    serve(monkeypatch, play, play)
-    assert load_text().description == "Tiny Shakespeare, 126/14 characters"
-    assert [p.name for p in (tmp_path / "root" / "tinyshakespeare").iterdir()] == ["input.txt"]
-
-
-@pytest.mark.parametrize("sent, found", [(b"<html>", "gave 6 bytes"), (b"Speak. " * 99, "more than 70 bytes")])
-def test_a_download_of_something_else_leaves_nothing(monkeypatch, tmp_path, sent, found):
-    serve(monkeypatch, sent, b"Speak. " * 10)
-    with pytest.raises(DataError, match=f"{found}.*expected 70 bytes.*Ways out"):
-        load_text()
-    assert not list(tmp_path.rglob("*.txt")) and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_for_scale(monkeypatch, small, tmp_path):
