@@ -2,20 +2,17 @@
 
 Jacobians come from ``torch.func`` (automatic differentiation, no finite differences), in chunks that
 keep memory bounded. A piecewise-affine network has no Jacobian on a kink: such inputs are refused or
-flagged. Kinks are found for the activations of ``pso_lib`` and for torch's own piecewise-affine
-modules; an activation called as a bare function, or a max-pooling, is not seen.
+flagged, as far as the kinks are seen; see ``pso_lib.kinks``.
 """
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import jacfwd, jacrev, vmap
 
-from pso_lib.activations import Activation, nearest_kink_offset
 from pso_lib.errors import UndefinedError, require_choice, require_finite, require_shape
+from pso_lib.kinks import CHUNK_ELEMENTS, kink_distance, kink_margin, lies_on_kink
+from pso_lib.transforms import module_of, named_dtypes, of_points, row_jacobians
 
 __all__ = [
     "jacobian",
@@ -30,14 +27,14 @@ __all__ = [
     "kink_distance",
 ]
 
-# Elements that one chunk may hold in its largest intermediate: 32 MB in float64.
-_CHUNK_ELEMENTS = 2**22
-
-_TORCH_KINKS = {nn.ReLU: (0.0,), nn.LeakyReLU: (0.0,), nn.PReLU: (0.0,), nn.ReLU6: (0.0, 6.0)}
-
 
 def jacobian(
-    f: Callable[[Tensor], Tensor], x: Tensor, *, chunk_size: int | None = None, on_kink: str = "raise"
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    chunk_size: int | None = None,
+    on_kink: str = "raise",
+    create_graph: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The Jacobian of ``f`` at each row of ``x``: (N, n) to (N, m, n).
 
@@ -47,56 +44,51 @@ def jacobian(
         on_kink: "raise" refuses inputs that lie on a kink to within rounding; "flag" returns
             ``(J, mask)``, the mask (N,) true on a kink, where J belongs to one of the neighbouring
             pieces at best; "ignore" does not look.
+        create_graph: whether J can be differentiated further, by the weights or by x: a penalty on it trains.
+            By default it is detached from them. Keeps the graph of all N rows in memory.
+
+    What is computed under ``torch.no_grad`` in ``f``, or detached, counts as a constant.
 
     Raises:
-        ValueError: non-finite inputs or weights, wrong shape, or an input on a kink.
+        ValueError: non-finite inputs or weights, wrong shape or precision, or an input on a kink.
     """
     require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
     _check(f, x)
-    outputs = _probe(f, x).numel()
-    forward = x.shape[1] <= outputs
-    transform = jacfwd if forward else jacrev
-    chunk = chunk_size or max(1, _CHUNK_ELEMENTS // (x.shape[1] * outputs))
-    with _transforms():
-        J = vmap(transform(f), chunk_size=chunk)(x)
-    if on_kink == "ignore":
-        return J
-    mask = _on_kink(f, x)
-    if on_kink == "flag":
-        return J, mask
-    if mask.any():
-        rows = mask.nonzero().flatten().tolist()
-        raise ValueError(
-            f"x: {len(rows)} of {len(x)} inputs lie on a kink to within {x.dtype} rounding (rows {rows[:5]}"
-            f"{', …' if len(rows) > 5 else ''}), where the Jacobian does not exist. Move them, "
-            f'{"" if x.dtype == torch.float64 else "use float64, "}or pass on_kink="flag" to get a mask.'
-        )
-    return J
+    g = of_points(f, x)
+    outputs = _probe(g, x).numel()
+    chunk = chunk_size or max(1, CHUNK_ELEMENTS // (x.shape[1] * outputs))
+    J = row_jacobians(g, x, wide=x.shape[1] > outputs, chunk=chunk, create_graph=create_graph)
+    return _judged(J, f, x, on_kink)
 
 
-def cumulative_jacobians(network, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+def cumulative_jacobians(
+    network, x: Tensor, *, chunk_size: int | None = None, on_kink: str = "raise"
+) -> Tensor | tuple[Tensor, Tensor]:
     """G_1, …, G_L at each row of ``x``: G_l is the Jacobian of the first l layers. (N, n) to (L, N, n, n).
 
-    ``x`` enters the first layer: apply ``network.lift`` before, if there is one.
+    ``x`` enters the first layer: apply ``network.lift`` before, if there is one. ``on_kink`` as in ``jacobian``.
     """
+    require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
     _check(network, x)
     require_shape("x", x, network.dim)
-    chunk = chunk_size or max(1, _CHUNK_ELEMENTS // (network.depth * network.dim**2))
+    chunk = chunk_size or max(1, CHUNK_ELEMENTS // (network.depth * network.dim**2))
 
     def states(h: Tensor) -> Tensor:
         return torch.stack(network.trunk_states(h)[1:])  # (L, n)
 
-    with _transforms():
-        return vmap(jacfwd(states), chunk_size=chunk)(x).transpose(0, 1)
+    with named_dtypes(network, x):
+        G = row_jacobians(states, x, wide=False, chunk=chunk).transpose(0, 1)
+    return _judged(G, network.trunk, x, on_kink)
 
 
 def singular_values(M: Tensor) -> Tensor:
     """Singular values of (..., m, n) matrices in descending order, (..., min(m, n)).
 
-    Values below machine epsilon times the largest are rounding, not spectrum.
+    Values below machine epsilon times the largest are rounding, not spectrum. Half precision, of which LAPACK knows
+    nothing, is taken as float32, and so are the values.
     """
     require_finite("M", M)
-    return torch.linalg.svdvals(M)
+    return torch.linalg.svdvals(M.float() if M.dtype in (torch.float16, torch.bfloat16) else M)
 
 
 def isometry_error(J: Tensor) -> Tensor:
@@ -118,115 +110,44 @@ def spectrum_stable_rank(s: Tensor) -> Tensor:
     return ((s / top) ** 2).sum(-1)  # divided first: squares of tiny values would underflow
 
 
-def spectrum_by_depth(network, x: Tensor) -> Tensor:
-    """Singular values of G_1, …, G_L at each row of ``x``: (N, n) to (L, N, n)."""
-    return singular_values(cumulative_jacobians(network, x))
+def spectrum_by_depth(network, x: Tensor, *, on_kink: str = "raise") -> Tensor | tuple[Tensor, Tensor]:
+    """Singular values of G_1, …, G_L at each row of ``x``: (N, n) to (L, N, n). ``on_kink`` as in ``jacobian``."""
+    found = cumulative_jacobians(network, x, on_kink=on_kink)
+    return (singular_values(found[0]), found[1]) if on_kink == "flag" else singular_values(found)
 
 
-def gradient_norms(network, x: Tensor, y: Tensor) -> Tensor:
-    """Norm of the gradient of each example's cross-entropy by x_0, x_1, …, x_L: (N, d), (N,) to (L + 1, N)."""
-    _check(network, x)
-    states = network.states(x.detach())
-    if not states[0].requires_grad:  # no lift: the first state is the input itself
-        states = network.states(x.detach().requires_grad_())
-    logits = network.readout(states[-1]) if network.readout is not None else states[-1]
-    loss = nn.functional.cross_entropy(logits, y, reduction="sum")  # a sum: rows do not mix
-    return torch.stack([g.norm(dim=-1) for g in torch.autograd.grad(loss, states)])
+def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: str = "raise") -> Tensor | tuple[Tensor, Tensor]:
+    """Norm of the gradient of each example's cross-entropy by x_0, x_1, …, x_L: (N, d), (N,) to (L + 1, N).
 
-
-def kink_margin(f, x: Tensor) -> Tensor:
-    """The smallest |pre-activation - kink| over all units, (N, n) to (N,); infinite without kinks."""
-    _check(f, x)
-    with torch.no_grad(), _recorded_offsets(f) as record:
-        f(x)
-    if not record:
-        return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
-    return torch.stack([offset.abs().flatten(1).amin(1) for offset in record]).amin(0)
-
-
-def kink_distance(f, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
-    """The exact Euclidean distance of each input to the nearest kink in input space, (N, n) to (N,).
-
-    Inside its region f is affine, so each unit's pre-activation z is too, and the region is the convex
-    set where none reaches its kink: the distance to its boundary is the least |z - kink| / |grad z|.
-    For activations with smooth pieces only it is infinite; with smooth ones mixed in, first order only.
+    ``on_kink`` as in ``jacobian``.
     """
-    _check(f, x)
-    offsets, gradients = _offsets_and_gradients(f, x, chunk_size)
-    if offsets.shape[1] == 0:
-        return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
-    return _distances(offsets, gradients).amin(1)
+    require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
+    _check(network, x)
+    with torch.enable_grad(), named_dtypes(network, x):
+        states = network.states(x.detach())
+        if not states[0].requires_grad:  # no lift: the first state is the input itself
+            states = network.states(x.detach().requires_grad_())
+        logits = network.readout(states[-1]) if network.readout is not None else states[-1]
+        loss = nn.functional.cross_entropy(logits, y, reduction="sum")  # a sum: rows do not mix
+        norms = torch.stack([g.norm(dim=-1) for g in torch.autograd.grad(loss, states)])
+    return _judged(norms, network, x, on_kink)
 
 
-def _distances(offsets: Tensor, gradients: Tensor) -> Tensor:
-    # A unit whose gradient is rounding does not depend on x, so its kink is nowhere near: a unit that
-    # dead units feed sits at exactly 0 without being a boundary of anything.
-    alive = gradients > torch.finfo(offsets.dtype).eps ** 0.5 * gradients.amax(1, keepdim=True)
-    return torch.where(alive, offsets.abs() / gradients, torch.inf)
-
-
-def _on_kink(f, x: Tensor) -> Tensor:
-    """Which rows lie on a kink to within rounding, (N,)."""
-    tolerance = 4 * torch.finfo(x.dtype).eps * (1 + x.norm(dim=1))
-    mask = kink_margin(f, x) <= tolerance
-    rows = mask.nonzero().flatten()
-    if len(rows):  # few: look closer, in input space
-        mask[rows] = kink_distance(f, x[rows]) <= tolerance[rows]
-    return mask
-
-
-def _offsets_and_gradients(f, x: Tensor, chunk_size: int | None) -> tuple[Tensor, Tensor]:
-    """z - kink for all U units, (N, U), and the norms of their gradients by x, (N, U)."""
-    with _transforms(), _recorded_offsets(f) as record:
-
-        def offsets(point: Tensor) -> tuple[Tensor, Tensor]:
-            record.clear()
-            f(point)
-            values = torch.cat([r.flatten() for r in record]) if record else point.new_zeros(0)
-            return values, values
-
-        units = len(offsets(x[0])[0])
-        chunk = chunk_size or max(1, 4 * _CHUNK_ELEMENTS // max(1, units * x.shape[1]))
-
-        def one(point: Tensor) -> tuple[Tensor, Tensor]:
-            gradient, value = jacfwd(offsets, has_aux=True)(point)
-            return value, gradient.norm(dim=-1)
-
-        values, norms = vmap(one, chunk_size=chunk)(x)
-    return values, norms
-
-
-@contextmanager
-def _transforms() -> Iterator[None]:
-    """How every transform runs: without a graph over the weights, which each chunk would keep, and without
-    the deprecation warning that torch raises at its own first forward-mode call."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-        yield
-
-
-@contextmanager
-def _recorded_offsets(f) -> Iterator[list[Tensor]]:
-    """Collect z - kink of every piecewise-affine activation that f calls, while the context is open."""
-    module = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
-    record, handles = [], []
-
-    def hook(activation, inputs):
-        (z,) = inputs
-        if isinstance(activation, Activation):
-            record.append(activation.kink_offset(z))
-        else:
-            record.append(nearest_kink_offset(z, _TORCH_KINKS[type(activation)]))
-
-    for part in module.modules() if isinstance(module, nn.Module) else ():
-        if type(part) in _TORCH_KINKS or (isinstance(part, Activation) and part.is_affine_in_pieces):
-            handles.append(part.register_forward_pre_hook(hook))
-    try:
-        yield record
-    finally:
-        for handle in handles:
-            handle.remove()
+def _judged(found: Tensor, f, x: Tensor, on_kink: str) -> Tensor | tuple[Tensor, Tensor]:
+    """What was found, with the mask of the rows on a kink if asked for; or refused for them."""
+    if on_kink == "ignore":
+        return found
+    mask = lies_on_kink(f, x)
+    if on_kink == "flag":
+        return found, mask
+    if mask.any():
+        rows = mask.nonzero().flatten().tolist()
+        raise ValueError(
+            f"x: {len(rows)} of {len(x)} inputs lie on a kink to within {x.dtype} rounding (rows {rows[:5]}"
+            f"{', …' if len(rows) > 5 else ''}), where the Jacobian does not exist. Move them, "
+            f'{"" if x.dtype == torch.float64 else "use float64, "}or pass on_kink="flag" to get a mask.'
+        )
+    return found
 
 
 def _probe(f, x: Tensor) -> Tensor:
@@ -243,7 +164,7 @@ def _check(f, x: Tensor) -> None:
     if not x.is_floating_point():
         raise ValueError(f"x has dtype {x.dtype}; Jacobians need floating point: x.double().")
     require_finite("x", x)
-    module = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
-    if isinstance(module, nn.Module):
+    module = module_of(f)
+    if module is not None:
         for name, weight in module.named_parameters():
             require_finite(f"weight {name}", weight.detach())

@@ -171,7 +171,7 @@ def coherence(network, x: Tensor) -> Tensor:
     A Jacobian of zero has cosine 0 with all others.
     """
     _require_pairs(x)
-    G = cumulative_jacobians(network, x).flatten(2)  # (L, N, n n)
+    G = cumulative_jacobians(network, x, on_kink="ignore").flatten(2)  # (L, N, n n)
     i, j = torch.triu_indices(len(x), len(x), 1)
     return cosines(G)[:, i, j].mean(1)
 

@@ -9,7 +9,6 @@ of: both are arguments here.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.func import functional_call, grad, vmap
 from pso_lib.errors import UndefinedError, require_choice, require_finite, require_positive_int
 from pso_lib.jacobian import singular_values, spectrum_stable_rank, stable_rank
 from pso_lib.norms import cosines, unit
+from pso_lib.transforms import plain_attention
 from pso_lib.weights import Weights, as_matrix, chosen_weights
 
 __all__ = [
@@ -128,7 +128,7 @@ def ntk_gram(
     model.eval()
     try:
         per_example = vmap(grad(one), in_dims=(None, 0, 0))
-        with _plain_attention():
+        with plain_attention():
             rows = [
                 torch.cat([g.flatten(1) for g in per_example(chosen, a, b).values()], 1)
                 for a, b in zip(x.split(chunk_size), y.split(chunk_size), strict=True)
@@ -139,15 +139,6 @@ def ntk_gram(
     gradients = torch.cat(rows)
     require_finite("the gradients", gradients)
     return cosines(gradients)
-
-
-def _plain_attention():
-    """Attention by its formula: vmap knows no batches of the fused kernels, and would loop and warn."""
-    try:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-    except ImportError:  # before torch 2.3
-        return nullcontext()
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def ntk_top_eigenvalue(model: nn.Module, loss: Callable, x: Tensor, y: Tensor, **options) -> float:

@@ -30,7 +30,8 @@ def test_rounding_grows_like_the_root_of_the_depth(dtype):
     """From L = 8 to 200 the isometry error grows about fivefold; were it linear, it would be 25-fold."""
     growth = []
     for seed in range(3):
-        G = cumulative_jacobians(folds(200, dtype, seed), points(1, 64, 10 + seed).to(dtype))[:, 0].double()
+        network, x = folds(200, dtype, seed), points(1, 64, 10 + seed).to(dtype)
+        G = cumulative_jacobians(network, x, on_kink="ignore")[:, 0].double()  # crowded: some kink is always near
         growth.append((isometry_error(G[199]) / isometry_error(G[7])).item())
     assert 2.5 < sum(growth) / 3 < 11
 

@@ -228,3 +228,289 @@ def test_memory_stays_bounded():
     )
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert int(out.stdout) * 1024 < 2e9
+
+
+# Training through a Jacobian
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+def test_a_penalty_on_the_jacobian_trains(classes):
+    """Its gradient by the weights, against finite differences; in forward mode (6 to 6) and in reverse (6 to 2)."""
+    network = deep_network(2, 6, classes=classes, activation="tanh", generator=seeded(), dtype=torch.float64)
+    x, W, h = points(3, 6), network.layers[0].A, 1e-6
+
+    def penalty():
+        return jac.isometry_error(jac.jacobian(network, x, create_graph=True).mT).sum()
+
+    penalty().backward()
+    for i, j in ((0, 0), (3, 5)):
+        with torch.no_grad():
+            W[i, j] += h
+            up = penalty()
+            W[i, j] -= 2 * h
+            down = penalty()
+            W[i, j] += h
+        assert W.grad[i, j].item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5, abs=1e-8)
+    assert W.grad.abs().max() > 1e-3
+
+
+def test_the_default_is_detached_and_the_values_are_the_same():
+    network = deep_network(2, 6, generator=seeded(), dtype=torch.float64)
+    with_graph = jac.jacobian(network, points(3, 6), create_graph=True)
+    without = jac.jacobian(network, points(3, 6))
+    assert with_graph.requires_grad and not without.requires_grad and torch.equal(with_graph, without)
+
+
+# Blocks without gradient, and operations that have one mode only
+
+
+@pytest.mark.parametrize("outputs", [2, 6, 9])
+def test_what_is_computed_without_gradient_is_a_constant_whatever_the_shape(outputs):
+    A = points(outputs, 6, seed=4)
+
+    def f(p):
+        with torch.no_grad():
+            constant = (p**2).sum()
+        return constant * (A @ p) + p.detach().sum()
+
+    x = points(3, 6)
+    expected = (x**2).sum(1)[:, None, None] * A
+    torch.testing.assert_close(jac.jacobian(f, x), expected)
+
+
+class Square(torch.autograd.Function):
+    """The square, written without a forward mode."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g * ctx.saved_tensors[0]
+
+
+def test_an_operation_without_forward_mode():
+    x = points(3, 4)
+    torch.testing.assert_close(jac.jacobian(Square.apply, x), torch.diag_embed(2 * x))
+    network = nn.Sequential(nn.ReLU(), Apply(Square.apply))
+    positive = x.abs() + 0.1
+    torch.testing.assert_close(jac.jacobian(network, positive), torch.diag_embed(2 * positive))
+    network = nn.Sequential(Apply(Square.apply), nn.Threshold(1.0, 0.0))
+    torch.testing.assert_close(
+        jac.kink_distance(network, positive), _first((1 - x2) / (2 * r) for r, x2 in _rows(positive))
+    )
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def _rows(x):
+    return [(row, row**2) for row in x]
+
+
+def _first(distances):
+    return torch.stack([d.abs().min() for d in distances])
+
+
+class Tokens(nn.Module):
+    """Attention on four tokens of width 4, seen as a map of R^16."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        h = x.unflatten(-1, (4, 4))
+        return self.inner(h if h.ndim == 3 else h[None]).reshape(x.shape)
+
+
+def fused(h):
+    h = h[:, None]
+    return nn.functional.scaled_dot_product_attention(h, h, h, is_causal=True)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "inner", [Apply(fused), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, activation=nn.GELU())]
+)
+def test_attention(inner):
+    network, x = Tokens(inner).double().eval(), points(3, 16)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    expected = torch.stack([torch.autograd.functional.jacobian(network, p) for p in x])
+    torch.testing.assert_close(jac.jacobian(network, x), expected)
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+
+
+def test_modules_that_know_batches_only():
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.PReLU(3)).double().eval()
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([0.5, -1, 2]))
+    x = torch.tensor([[-1.0, -1, 1], [1, 1, -1]], dtype=torch.float64)
+    scale = (1 + 1e-5) ** -0.5
+    expected = torch.tensor([[0.5, -1, 1], [1, 1, 2]], dtype=torch.float64) * scale
+    torch.testing.assert_close(jac.jacobian(network, x), torch.diag_embed(expected))
+
+
+# Kinks of torch's modules
+
+
+class MyReLU(nn.ReLU):
+    pass
+
+
+INF = torch.inf
+
+
+@pytest.mark.parametrize(
+    "module, x, margin",
+    [
+        (nn.ReLU(), [1.0, -3], 1),
+        (MyReLU(), [1.0, -3], 1),
+        (nn.ReLU6(), [5.0, 8], 1),
+        (nn.Hardtanh(-2, 3), [-1.5, 8], 0.5),
+        (nn.LeakyReLU(0.1), [1.0, -3], 1),
+        (nn.LeakyReLU(1.0), [1.0, -3], INF),  # a straight line
+        (nn.PReLU(), [1.0, -3], 1),
+        (nn.RReLU().eval(), [1.0, -3], 1),
+        (nn.Threshold(2.0, 0.0), [1.5, 9], 0.5),
+        (nn.Softshrink(0.5), [0.75, -4], 0.25),
+        (nn.Softshrink(0.0), [0.75, -4], INF),
+        (nn.Hardshrink(0.5), [-0.75, 4], 0.25),
+        (nn.Hardsigmoid(), [2.0, -9], 1),
+        (nn.Hardswish(), [-2.0, -9], 1),
+        (nn.ELU(0.5), [1.0, -3], 1),
+        (nn.ELU(), [1.0, -3], INF),  # its derivative is continuous
+        (nn.SELU(), [1.0, -3], 1),
+        (nn.CELU(0.5), [1.0, -3], INF),
+        (nn.GELU(), [1.0, -3], INF),
+    ],
+)
+def test_kinks_of_torchs_modules(module, x, margin):
+    """The margin as told; and a derivative that jumps just where it is said to."""
+    module, x = nn.Sequential(module).double(), torch.tensor([x], dtype=torch.float64)
+    assert jac.kink_margin(module, x).item() == margin
+    assert jac.kink_distance(module, x).item() == margin
+    if margin < INF:
+        step = torch.tensor([[margin, 0], [-margin, 0]], dtype=torch.float64)
+        jumps = [
+            (jac.jacobian(module, x + (1 + e) * step, on_kink="ignore") - jac.jacobian(module, x, on_kink="ignore"))
+            for e in (-1e-7, 1e-7)
+        ]
+        assert (jumps[1] - jumps[0]).abs().max() > 0.05
+        assert jac.jacobian(module, x + step, on_kink="flag")[1].any()
+
+
+def test_a_channel_of_slope_one_has_no_kink():
+    module = nn.PReLU(3).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([1.0, 0.25, 1]))
+    x = torch.tensor([[0.0, 2, 0], [1, -3, 0.5]], dtype=torch.float64)
+    assert jac.kink_margin(module, x).tolist() == [2, 3] and jac.kink_distance(module, x).tolist() == [2, 3]
+    pictures = torch.tensor([[[0.0, 0], [2, 5], [0, 0]]], dtype=torch.float64)  # (1, 3, 2): channels second
+    assert jac.kink_margin(module, pictures).item() == 2
+
+
+def test_an_activation_called_by_keyword_or_in_place():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.act(input=2 * x)
+
+    x = torch.tensor([[1.0, -3]], dtype=torch.float64)
+    assert jac.kink_margin(Network(), x).item() == 2 and jac.kink_distance(Network(), x).item() == 1
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-6, 1.0, 1e6, 1e150])
+@pytest.mark.parametrize("gain", [1e-6, 1.0, 1e6])
+def test_a_kink_is_found_at_any_scale_of_inputs_and_weights(scale, gain):
+    """0.1 * 3 + 0.3 - 0.6 is 5e-17, not 0; and a point a thousandth away is never on it."""
+    layer = FeedForward(2, 1, activation="abs", dtype=torch.float64)
+    A = torch.tensor([[0.1, 0.3]], dtype=torch.float64)
+    layer.set_weights(A=gain * A, b=torch.tensor([-0.6 * gain * scale], dtype=torch.float64))
+    x = scale * torch.tensor([[3.0, 1.0], [3.003, 1.0]], dtype=torch.float64)
+    assert jac.jacobian(layer, x, on_kink="flag")[1].tolist() == [True, False]
+
+
+# The same points are refused everywhere
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n, x, **o: jac.jacobian(n.trunk, x, **o),
+        lambda n, x, **o: jac.cumulative_jacobians(n, x, **o),
+        lambda n, x, **o: jac.spectrum_by_depth(n, x, **o),
+        lambda n, x, **o: jac.gradient_norms(n, x, torch.zeros(len(x), dtype=torch.long), **o),
+    ],
+)
+def test_inputs_on_a_kink_are_refused_by_all(call):
+    network = plain_network(2, 2, generator=seeded(), dtype=torch.float64)
+    network.layers[0].set_weights(A=torch.eye(2))
+    network.layers[1].set_weights(A=torch.eye(2), b=-1.0)
+    x = torch.tensor([[2.0, 3.0], [1.0, 3.0], [0.0, 3.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"2 of 3 inputs lie on a kink"):
+        call(network, x)
+    found, mask = call(network, x, on_kink="flag")
+    assert mask.tolist() == [False, True, True]
+    assert torch.equal(call(network, x, on_kink="ignore"), found)
+    call(network, x[:1])
+    with pytest.raises(ValueError, match="Did you mean"):
+        call(network, x, on_kink="ignor")
+
+
+# Precision
+
+
+def test_half_precision_has_a_spectrum():
+    M = points(4, 3).bfloat16()
+    assert jac.singular_values(M).dtype == torch.float32
+    torch.testing.assert_close(jac.singular_values(M), torch.linalg.svdvals(M.double()).float())
+    assert 1 <= jac.stable_rank(M) <= 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n, x: jac.jacobian(n, x),
+        lambda n, x: jac.cumulative_jacobians(n, x),
+        lambda n, x: jac.gradient_norms(n, x, torch.zeros(len(x), dtype=torch.long)),
+        lambda n, x: jac.kink_margin(n, x),
+        lambda n, x: jac.kink_distance(n, x),
+        lambda n, x: jac.jacobian(nn.Sequential(nn.Linear(4, 4)), x),
+    ],
+)
+def test_two_precisions_are_named_with_the_remedy(call):
+    network = plain_network(2, 4, generator=seeded())
+    with pytest.raises(ValueError, match=r"x is torch.float64, the weights are torch.float32; pass x.to"):
+        call(network, points(3, 4))
+
+
+def test_what_vmap_does_not_know_is_done_row_by_row():
+    """RReLU, in evaluation a LeakyReLU of the mean slope; also where it is trained through."""
+    network = nn.Sequential(nn.Linear(4, 5), nn.RReLU(0.1, 0.3), nn.Linear(5, 4)).double().eval()
+    same = nn.Sequential(network[0], nn.LeakyReLU(0.2), network[2])
+    x = points(3, 4)
+    J = jac.jacobian(network, x, create_graph=True)
+    torch.testing.assert_close(J, jac.jacobian(same, x, create_graph=True))
+    by_rows, direct = (
+        torch.autograd.grad(jac.jacobian(n, x, create_graph=True).square().sum(), network[0].weight)
+        for n in (network, same)
+    )
+    torch.testing.assert_close(by_rows, direct)
+    with pytest.raises(RuntimeError, match="random"):
+        jac.jacobian(nn.Sequential(nn.Dropout()), x)  # no function, no Jacobian
