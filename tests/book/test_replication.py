@@ -12,10 +12,20 @@ SPREAD = re.compile(r"(\d+\.\d) % \[(\d+\.\d), (\d+\.\d)\]")
 
 LOSS = re.compile(r"(?<![\d.])(\d\.\d\d) \[(\d\.\d\d), (\d\.\d\d)\]")
 
+KEPT = {"start": "shared", "depth": 50}
 QUOTED = [  # the words before the numbers, and the runs they speak of
     ("200 layers still reach", "persistence", {"arm": "projection_drift_0.03", "depth": 200}),
     ("branches has none and reaches", "baselines", {"arm": "scaled_residual", "depth": 200}),
     ("all of $\\mathbb{R}^n$ and reach", "persistence", {"arm": "independent_folds", "depth": 200}),
+    ("higher by the same rule, with", "depth", {"arm": "looks_linear", "depth": 200}),
+    ("187 steps: with ReLU it reaches", "activations", {"arm": "shared_relu", "depth": 200}),
+    ("tanh ends with", "activations", {"arm": "shared_tanh", "depth": 200}),
+    ("GELU with", "activations", {"arm": "shared_gelu", "depth": 200}),
+    ("orthogonal at the start and end at", "depth", {"arm": "independent_folds", "depth": 200}),
+    ("that without drift,", "persistence", {"arm": "projection_drift_0", "depth": 200}),
+    ("at rate 1e-3 it ends with", "survival", KEPT | {"lr": 1e-3, "method": "orthogonality"}),
+    ("at 1e-4 Adam alone has", "survival", KEPT | {"lr": 1e-4, "method": "adam"}),
+    ("[92.7, 93.8] and the penalty", "survival", KEPT | {"lr": 1e-4, "method": "orthogonality"}),
     ("at a fixed rate of 1e-4, shared", "fixed_rates", {"arm": "shared", "lr": 1e-4}),
     ("[94.0, 95.4] and projection", "fixed_rates", {"arm": "projection", "lr": 1e-4}),
     ("[94.2, 95.1], He", "fixed_rates", {"arm": "he", "lr": 1e-4}),
@@ -32,6 +42,7 @@ QUOTED = [  # the words before the numbers, and the runs they speak of
 POST, INJURED = {"model": "transformer_post", "lr": 3e-3}, {"model": "transformer", "lr": 3e-3}
 LOSSES = [
     ("in the controls smoothing ends at", "pss_controls", POST | {"method": "pss_clip"}),
+    ("quarter without smoothing at", "pss_controls", POST | {"method": "shrink"}),
     ("nats, the same step skipped at", "pss_controls", POST | {"method": "skip"}),
     ("[2.34, 3.27], plain at", "pss_controls", POST | {"method": "plain"}),
     ("gradient clipping ends there at", "pss_controls", {"model": "mlp_sgd", "lr": 1e-1, "method": "clip"}),
@@ -40,7 +51,7 @@ LOSSES = [
     ("as a restart does with", "rescue", INJURED | {"method": "restart"}),
     ("clipping the spectra to", "rescue", INJURED | {"method": "smooth_clip"}),
     ("as doing nothing does with", "rescue", INJURED | {"method": "nothing"}),
-    ("that collapses otherwise:", "pss_triggers", POST | {"lr": 1e-2, "method": "stable_rank"}),
+    ("the entropy of single characters:", "pss_triggers", POST | {"lr": 1e-2, "method": "stable_rank"}),
     ("[2.26, 2.40] against", "pss_triggers", POST | {"lr": 1e-2, "method": "plain"}),
 ]
 
@@ -82,6 +93,10 @@ def test_the_sentences_on_training_hold():
     smoothings = [f"pss_{kind}" for kind in ("clip", "log", "softplus", "softmax", "convolution")]
     sgd = [run for method in smoothings for run in select(book, model="mlp_sgd", lr=1e-1, method=method)]
     assert len(sgd) == 15 and all(run["exploded"] for run in sgd)
+    lost = [run for m in smoothings for run in select(book, model="mlp_sgd", method=m) if run["lr"] >= 1e-1]
+    assert len(lost) == 45 and all(run["exploded"] for run in lost)
+    assert sum(run["exploded_at"] <= 50 for run in lost) == 20
+    assert sum(run["exploded"] for run in select(book, model="mlp", method="pss_clip")) == 3
 
     without = [run for run in book["runs"] if run["method"] != "muon"]
     rates = training_rates(without)
@@ -101,6 +116,17 @@ def test_the_sentences_without_a_spread_hold():
     assert deep["he_residual", 200].mean == pytest.approx(0.100, abs=5e-4)
     for run in select(load("depth"), arm="shared", depth=200):
         assert run["lr"] == 3e-4 and max(run["curve"]["test_accuracy"]) > 0.91
+
+    acts = summary(load("activations")["runs"], "arm", "depth")
+    for activation in ("leaky_relu", "abs"):
+        assert abs(acts[f"shared_{activation}", 200].mean - acts["shared_relu", 200].mean) < 0.01
+    cures = summary(load("baselines")["runs"], "arm", "depth")
+    behind = cures["scaled_residual", 200].mean - acts["shared_relu", 200].mean
+    assert 0 < behind < 0.05 and cures["scaled_residual", 200].min > acts["shared_relu", 200].max
+    drifted = summary(load("persistence")["runs"], "arm", "depth")
+    drift = drifted["projection_drift_0.03", 200].mean - drifted["projection_drift_0", 200].mean
+    assert abs(drift) < 0.005 and acts["shared_silu", 200].max < 0.12
+    assert drifted["independent_projections", 200].max < 0.12
 
     k = summary(load("subspace_dimension")["runs"], "arm", "depth")
     for start in ("block", "projection"):
