@@ -76,7 +76,7 @@ class Images:
         total = len(self.train_y)
         if count >= total:
             raise ValueError(f"count={count:,} leaves nothing to train on; it must be below {total:,}.")
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
         held = order[:count].to(self.train_y.device)
         kept = order[count:].sort().values.to(self.train_y.device)
         return replace(
@@ -113,6 +113,7 @@ def load(
         name: "mnist", "fashion-mnist", "cifar10", "digits", or a path that holds
             ``train/<class>/*.png`` and ``test/<class>/*.png``, or ``<class>/*.png`` alone.
         root: where data sets live; see ``data_root``. Not used for "digits" and paths.
+        device: where the images go; torch's default device if None.
         limit: how many images per split, a number or (train, test): the first ones of each class,
             equally many per class as far as they go, in file order; no randomness. The normalisation
             is that of the training images kept. Pictures beyond the limit are not decoded.
@@ -139,20 +140,22 @@ def load(
             raise ValueError(f"size={size!r} must be one number for both sides, or a pair (h, w).")
         size = tuple(require_positive_int("size", side) for side in size)
     limits = _limits(limit)
-    if key is None:
-        train, test, names, title = read_folder(Path(name).expanduser(), limits, size, test_fraction, seed)
-    elif key == "digits":
-        train, test, names, title = read_digits()
-    elif key == "cifar10":
-        train, test, names, title = read_cifar10(data_root(root), limits, download)
-    else:
-        train, test, names, title = read_mnist(key, data_root(root), download)
-    train, test = cut(train, limits[0], "train"), cut(test, limits[1], "test")
-    counts = len(train.labels), len(test.labels)
-    whole = counts == _OFFICIAL.get(key, counts) and limits == (None, None)
-    description = f"{title}, {counts[0]:,}/{counts[1]:,}{'' if whole else ' subset'}"
-    full_scale = 16 if key == "digits" else 255
-    return _normalised(train, test, tuple(names), description, full_scale, device, dtype)
+    device = torch.empty(0).device if device is None else device
+    with torch.device("cpu"):  # files are read there, whatever torch's default device is
+        if key is None:
+            train, test, names, title = read_folder(Path(name).expanduser(), limits, size, test_fraction, seed)
+        elif key == "digits":
+            train, test, names, title = read_digits()
+        elif key == "cifar10":
+            train, test, names, title = read_cifar10(data_root(root), limits, download)
+        else:
+            train, test, names, title = read_mnist(key, data_root(root), download)
+        train, test = cut(train, limits[0], "train"), cut(test, limits[1], "test")
+        counts = len(train.labels), len(test.labels)
+        whole = counts == _OFFICIAL.get(key, counts) and limits == (None, None)
+        description = f"{title}, {counts[0]:,}/{counts[1]:,}{'' if whole else ' subset'}"
+        full_scale = 16 if key == "digits" else 255
+        return _normalised(train, test, tuple(names), description, full_scale, device, dtype)
 
 
 def for_scale(name: str | os.PathLike = "mnist", **options) -> Images:

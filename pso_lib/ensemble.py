@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from pso_lib.errors import device_of, require_dtype, require_finite, require_labels
+from pso_lib.errors import device_of, require_dtype, require_finite, require_labels, require_tensor
 from pso_lib.layers import Layer
 from pso_lib.networks import DeepNetwork
 from pso_lib.stacked import Adam, Buffers, Group, rule, views
@@ -130,6 +130,7 @@ class Ensemble:
         return torch.baddbmm(readout_b, h, readout.mT)
 
     def _require_points(self, x: Tensor) -> None:
+        require_tensor("x", x)
         shape = tuple(x.shape)
         if x.ndim not in (2, 3) or shape[-1] != self.inputs or (x.ndim == 3 and len(x) != len(self)):
             raise ValueError(
@@ -144,6 +145,7 @@ class Ensemble:
 
         A row with a NaN counts as wrong.
         """
+        require_tensor("x", x)
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, {self.inputs}), the same rows for all.")
         require_labels("y", y, len(x), self.classes)
@@ -262,7 +264,7 @@ def _flushed_denormals():
 
     Gradients that vanish with depth end there, and a CPU multiplies such numbers some ten times slower.
     """
-    before = (torch.tensor(1e-40) * 1).item() == 0.0
+    before = (torch.tensor(1e-40, device="cpu") * 1).item() == 0.0
     torch.set_flush_denormal(True)
     try:
         yield

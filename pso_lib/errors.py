@@ -23,6 +23,7 @@ __all__ = [
     "require_positive",
     "require_positive_int",
     "require_shape",
+    "require_tensor",
 ]
 
 
@@ -86,6 +87,8 @@ def require_finite(argument: str, value: torch.Tensor) -> None:
 
 def require_shape(argument: str, value: torch.Tensor, last: int) -> None:
     """Raise ``ValueError`` unless the last axis of ``value`` has length ``last``."""
+    if not hasattr(value, "shape"):
+        require_tensor(argument, value)
     if value.ndim == 0 or value.shape[-1] != last:
         raise ValueError(
             f"{argument} has shape {tuple(value.shape)}; its last axis must have length {last}. "
@@ -113,8 +116,15 @@ def require_outside_optimizer(call: str) -> None:
         frame = frame.f_back
 
 
+def require_tensor(argument: str, value) -> None:
+    """Raise ``TypeError`` unless ``value`` is a tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{argument} is a {type(value).__name__}; give a tensor: torch.as_tensor({argument}).")
+
+
 def require_dtype(argument: str, value: torch.Tensor, dtype: torch.dtype) -> None:
     """Raise ``ValueError`` unless ``value`` has the weights' ``dtype``; under autocast, which casts, it may be any."""
+    require_tensor(argument, value)
     if value.dtype != dtype and not _autocast(value.device.type):
         raise ValueError(
             f"{argument} is {value.dtype}, the weights are {dtype}; pass {argument}.to({dtype}), or move the network: "
@@ -131,6 +141,7 @@ def _autocast(device: str) -> bool:
 
 def require_labels(argument: str, labels: torch.Tensor, rows: int, classes: int | None = None) -> None:
     """Raise ``ValueError`` unless ``labels`` is (rows,), integers from 0 up, below ``classes`` if that is given."""
+    require_tensor(argument, labels)
     shape = tuple(labels.shape)
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(

@@ -115,10 +115,11 @@ class GPT(nn.Module):
         if not 0 < std < math.inf:
             raise ValueError(f"std must be a finite number above 0, got {std!r}.")
         self.context, self.width, self.vocabulary = context, width, vocabulary
-        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, heads, norm, qk_norm) for _ in range(layers))
-        self.norm = _norm(width) if norm == "pre" else nn.Identity()  # post-norm blocks end in one already
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        with init.building(device):
+            self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+            self.blocks = nn.ModuleList(Block(width, heads, norm, qk_norm) for _ in range(layers))
+            self.norm = _norm(width) if norm == "pre" else nn.Identity()  # post-norm blocks end in one already
+            self.head = nn.Linear(width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.tokens.weight
         self.to(dtype=dtype, device=device)

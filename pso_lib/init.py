@@ -6,7 +6,8 @@ network in every precision and on every device.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from pso_lib.activations import Activation, PiecewiseAffine
 from pso_lib.errors import device_of, require_choice, require_positive_int
 
 __all__ = [
+    "building",
     "haar",
     "gaussian",
     "gain_of",
@@ -27,6 +29,16 @@ __all__ = [
     "block_",
     "projection_",
 ]
+
+
+@contextmanager
+def building(device) -> Iterator[None]:
+    """Within, modules that torch draws at once and ``device`` receives then may be made, also with meta as default."""
+    if device is not None and torch.device(device).type != "meta" and torch.empty(0).is_meta:
+        with torch.device("cpu"):
+            yield
+    else:
+        yield
 
 
 def haar(rows: int, columns: int, generator: torch.Generator | None = None) -> Tensor:

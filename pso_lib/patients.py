@@ -263,10 +263,11 @@ class ConvNet(nn.Module):
         require_choice("norm", norm, ("group", "none"))
         self.shape = tuple(shape)
         stride = 2 if min(self.shape[1:]) >= 20 else 1
-        self.stem = nn.Conv2d(shape[0], width, 3, stride=stride, padding=1, bias=False)
-        self.blocks = nn.ModuleList(ConvBlock(width, norm) for _ in range(blocks))
-        self.norm = _group_norm(width, norm)
-        self.head = nn.Linear(width, classes)
+        with init.building(device):
+            self.stem = nn.Conv2d(shape[0], width, 3, stride=stride, padding=1, bias=False)
+            self.blocks = nn.ModuleList(ConvBlock(width, norm) for _ in range(blocks))
+            self.norm = _group_norm(width, norm)
+            self.head = nn.Linear(width, classes)
         self.to(dtype=dtype, device=device)
         with torch.no_grad():
             for module in self.modules():

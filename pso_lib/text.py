@@ -118,7 +118,7 @@ def load_text(
     if len(characters) < 20:
         raise DataError(f"{title} has {len(characters)} characters; 20 are the least to split. Give a longer text.")
     vocabulary = "".join(sorted(set(characters)))
-    tokens = _encode(characters, vocabulary).to(device)
+    tokens = _encode(characters, vocabulary).to(torch.empty(0).device if device is None else device)
     cut = int(_SHARE * len(tokens))
     description = f"{title}, {cut:,}/{len(tokens) - cut:,} characters"
     return Text(tokens[:cut], tokens[cut:], vocabulary, description)
@@ -190,7 +190,7 @@ def _encode(characters: str, vocabulary: str) -> torch.Tensor:
             f"the character {unknown[0]!r} is not in the vocabulary of {len(vocabulary)} characters "
             f"({''.join(vocabulary[:20])!r}…); leave it out or replace it."
         )
-    return torch.tensor([numbers[character] for character in characters], dtype=torch.int64)
+    return torch.tensor([numbers[character] for character in characters], dtype=torch.int64, device="cpu")
 
 
 def _require_length(length: int, available: int, part: str) -> int:

@@ -25,6 +25,7 @@ from pso_lib.errors import (
     require_labels,
     require_positive,
     require_positive_int,
+    require_tensor,
 )
 from pso_lib.modes import evaluating, modes_kept
 
@@ -149,6 +150,7 @@ def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int
     Raises:
         ValueError: y is not (N,) integers from 0 up, a label has no output, the outputs are not (N, classes).
     """
+    require_tensor("x", x)
     require_labels("y", y, len(x))
     chunk, most = require_positive_int("chunk", chunk), int(y.max())
     right = torch.zeros((), dtype=torch.int64, device=y.device)

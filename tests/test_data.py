@@ -12,10 +12,20 @@ from image_samples import no_network, write_idx  # noqa: F401
 
 from pso_lib import download, image_files
 from pso_lib.data import DataError, data_root, for_scale, load
+from pso_lib.ensemble import Ensemble
+from pso_lib.gpt import GPT
+from pso_lib.networks import plain_network
+from pso_lib.patients import cnn_task
+from pso_lib.text import load_text
+from pso_lib.training import train
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
 SAMPLE = Path(os.environ.get("PSO_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def sample(relative: str):
@@ -228,6 +238,35 @@ def test_hold_out_is_made_of_training_images_only():
     for bad in (0, 1437, 2.0):
         with pytest.raises(ValueError, match="count"):
             images.hold_out(bad)
+
+
+def test_meta_as_the_default_device(tmp_path):
+    """Files are read on the CPU; what is made for it holds the numbers it always held."""
+    images, network = (
+        load("digits"),
+        lambda: plain_network(2, 8, inputs=64, classes=10, device="cpu", generator=seeded()),
+    )
+    wanted = train(network(), images, steps=3, lr=1e-3, generator=seeded()).loss
+    task = cnn_task(images, blocks=1, width=4)
+    measured, held = task.evaluate(task.model(0)), images.hold_out(20)
+    model = GPT(5, 4, 8, 1, 2, generator=seeded())
+    torch.set_default_device("meta")
+    try:
+        again = load("digits", device="cpu")
+        assert torch.equal(again.train_x, images.train_x) and torch.equal(again.hold_out(20).test_x, held.test_x)
+        assert load("digits").train_x.is_meta and load_text("topics").train.is_meta
+        assert load_text("topics", device="cpu").train.device.type == "cpu"
+        assert train(network(), again, steps=3, lr=1e-3, generator=seeded()).loss == wanted
+        (history,) = Ensemble([network()]).train(again, steps=3, lr=1e-3, generators=[seeded()])
+        assert history.loss == pytest.approx(wanted, rel=1e-5)
+        task = cnn_task(again, blocks=1, width=4)
+        assert task.evaluate(task.model(0)) == measured
+        same = GPT(5, 4, 8, 1, 2, generator=seeded(), device="cpu")
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+        empty = GPT(5, 4, 8, 1, 2)
+        assert empty.head.weight is empty.tokens.weight and empty.head.weight.is_meta
+    finally:
+        torch.set_default_device(None)
 
 
 def test_pictures_of_integers():

@@ -94,6 +94,8 @@ def test_bad_input_names_the_remedy(call, parts):
         (lambda: deep_network(2, 4)(torch.ones(2, 4).double()), ValueError, "x is torch.float64, the weights"),
         (lambda: deep_network(2, 4, dtype=torch.float64)(torch.arange(4)), ValueError, "x is torch.int64"),
         (lambda: deep_network(2, 4, inputs=3)(torch.ones(2, 4)), ValueError, "last axis must have length 3"),
+        (lambda: deep_network(2, 4)(np.ones((2, 4))), TypeError, "x is a ndarray; give a tensor"),
+        (lambda: deep_network(2, 4, inputs=3)([1.0, 2.0, 3.0]), TypeError, "x is a list; give a tensor"),
         (lambda: DeepNetwork([nn.Linear(4, 4)]), TypeError, r"layers\[0\] is a Linear without .dim"),
         (lambda: DeepNetwork([nn.Softmax()]), TypeError, r"layers\[0\] is a Softmax without .dim"),
         (lambda: deep_network(2, 4, orthogonal="always", dtype=torch.bfloat16), ValueError, "float32 and train under"),

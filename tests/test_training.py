@@ -233,6 +233,13 @@ def test_accuracy_checks_labels(digits, change, words):
     assert accuracy(network, x, y.to(torch.uint8)) == accuracy(network, x, y)
 
 
+def test_arrays_are_no_tensors(digits):
+    with pytest.raises(TypeError, match="x is a ndarray; give a tensor"):
+        accuracy(small(), digits.test_x.numpy(), digits.test_y)
+    with pytest.raises(TypeError, match="y is a ndarray"):
+        accuracy(small(), digits.test_x, digits.test_y.numpy())
+
+
 def test_accuracy_checks_outputs():
     class Column(nn.Module):
         def forward(self, x):

@@ -127,7 +127,7 @@ def times_of(method: Method, steps: int, warmup: int, count: int, seed: int) -> 
     if method.trigger == "periodic":
         return [step for step in range(method.period, steps + 1, method.period) if step > warmup]
     if method.trigger == "random":
-        draw = torch.randperm(steps - warmup, generator=torch.Generator().manual_seed(2_000_003 + seed))
+        draw = torch.randperm(steps - warmup, generator=torch.Generator().manual_seed(2_000_003 + seed), device="cpu")
         return sorted((draw[:count] + warmup + 1).tolist())
     return []
 

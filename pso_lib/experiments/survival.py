@@ -240,7 +240,7 @@ def _task(plan: Survival, start: Start, depth: int, images: Images) -> Task:
     held_x, held_y = images.test_x[:2000], images.test_y[:2000]
 
     def draw(generator) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(len(y), (plan.batch,), generator=generator).to(y.device)
+        rows = torch.randint(len(y), (plan.batch,), generator=generator, device="cpu").to(y.device)
         return x[rows], y[rows]
 
     def held_out(network) -> dict[str, float]:
