@@ -19,6 +19,7 @@ persistence   the subspace on which every layer keeps lengths; what happens betw
 singularity   how singular the weights are: stable rank, its energy, tangent kernel, tokens
 recorder      any of these followed while any model trains, as JSON
 pss           singularity smoothing: smoothing a spectrum, triggers, the guard of a training loop
+modes         training and evaluation mode, module by module
 scale         smoke, quick or full: how much an experiment runs
 download      the folder data sets live in, and the download into it
 image_files   pictures in class folders, in a tar, in idx files

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +106,11 @@ class Ensemble:
             ("readout", torch.baddbmm(readout_b, end, readout.mT)),
         ]
         parts += [(f"layers.{place}", self._layer(end, *weights)) for place, weights in enumerate(layers)]
-        for index, network in enumerate(self.networks):
-            name, state = f"networks[{index}]", network.lift(x)
-            for path, ours in parts:
-                module = network.get_submodule(path)
-                _require_equal(f"{name}.{path}", ours[index], module(x if path == "lift" else h))
-                state = module(state) if path.startswith("layers") else state
-            _require_equal(name, network.readout(state), network(x))
+        for path, ours in parts:
+            modules, points = (network.get_submodule(path) for network in self.networks), x if path == "lift" else h
+            _require_equal(f".{path}", ours, [module(points) for module in modules])
+        one_by_one = [network.readout(reduce(_apply, network.layers, network.lift(x))) for network in self.networks]
+        _require_equal("", torch.stack(one_by_one), [network(x) for network in self.networks])
 
     def _layer(self, h: Tensor, A: Tensor, B: Tensor | None, b: Tensor | None) -> Tensor:
         """One layer of every network, (E, N, n) to the same."""
@@ -298,16 +297,22 @@ def _some_rows(width: int, like: Tensor) -> Tensor:
     return torch.cos(grid * grid).to(like)
 
 
-def _require_equal(name: str, ours: Tensor, theirs: Tensor) -> None:
-    """Up to rounding, relative to the largest number; what has overflowed is left aside."""
+def _apply(h: Tensor, layer: nn.Module) -> Tensor:
+    return layer(h)
+
+
+def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
+    """Up to rounding, relative to a network's largest number; what has overflowed is left aside."""
+    theirs = torch.stack(outputs)  # (E, N, m)
     finite, info = theirs.isfinite(), torch.finfo(theirs.dtype)
     tf32 = theirs.is_cuda and theirs.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    scale = torch.where(finite, theirs, 0).abs().max()
+    scale = torch.where(finite, theirs, 0).abs().amax((1, 2), keepdim=True)
     tolerance = min(1e3 * (2**-11 if tf32 else info.eps), 0.05) * scale + info.tiny
-    if ours.shape != theirs.shape or not ((ours - theirs)[finite].abs() <= tolerance).all():
+    same = (((ours - theirs).abs() <= tolerance) | ~finite).flatten(1).all(1)
+    if not same.all():
         raise ValueError(
-            f"{name} computes something else than the ensemble would train: their outputs differ on the same rows. "
-            "Use training.train for it."
+            f"networks[{same.tolist().index(False)}]{part} computes something else than the ensemble would train: on the "
+            "same rows their outputs differ. Use training.train for it."
         )
 
 
