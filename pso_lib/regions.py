@@ -17,6 +17,9 @@ from pso_lib.symbolic import exact_matrix, sign, tidy
 
 __all__ = ["Facet", "Region", "facets", "regions"]
 
+# What counts as zero among floats, as a share of the terms that were added up to it: some thousand roundings.
+_ZERO = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
@@ -58,10 +61,15 @@ class Region:
         return tuple(tuple((self.J @ np.array(v) + self.c[:, 0]).tolist()) for v in self.vertices)
 
     def contains(self, point) -> bool:
-        """Whether the point lies in the closed polygon."""
+        """Whether the point lies in the closed polygon; among floats, or not further off it than rounding."""
         pairs = zip(self.vertices, self.vertices[1:] + self.vertices[:1], strict=True)
         turns = [(q[0] - p[0]) * (point[1] - p[1]) - (q[1] - p[1]) * (point[0] - p[0]) for p, q in pairs]
-        return all(sign(t) >= 0 for t in turns) if self.exact else all(t >= -1e-12 for t in turns)
+        if self.exact:
+            return all(sign(t) >= 0 for t in turns)
+        size = max(abs(v) for corner in (*self.vertices, point) for v in corner)
+        pairs = zip(self.vertices, self.vertices[1:] + self.vertices[:1], strict=True)
+        lengths = [abs(q[0] - p[0]) + abs(q[1] - p[1]) for p, q in pairs]
+        return all(t >= -_ZERO * size * length for t, length in zip(turns, lengths, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +91,8 @@ def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None,
         layers: one layer or a sequence of them, each a ``HingedLayer`` or a torch layer with A, B, b,
             alpha, beta and activation. A torch layer's floats are taken as the binary fractions they are.
         box: ((left, right), (bottom, top)).
-        number: "exact" for sympy numbers, "float" for float64 (large networks, to draw).
+        number: "exact" for sympy numbers, "float" for float64 (large networks, to draw), where a height counts as
+            zero if it is below 1e-12 of the terms that make it up.
         lift: (W, w) with W (n, 2) and w n numbers: the plane laid into R^n before the first layer.
         most: a limit on the number of regions.
 
@@ -142,6 +151,8 @@ def _cut(state, units, parts, exact: bool):
     """Cut one polygon along the hinges of a layer, and push each piece through the layer."""
     (vertices, patterns, J, c), (M, m, G, e, D) = state, parts
     slopes, offsets = G @ J, G @ c + e  # heights of all hinges, affine on the polygon
+    if not exact:
+        sizes, shifts = abs(G) @ abs(J), abs(G) @ abs(c) + abs(e)  # of the terms in them
     waiting = [(vertices, 0)]
     while waiting:
         corners, start = waiting.pop()
@@ -149,7 +160,8 @@ def _cut(state, units, parts, exact: bool):
         if exact:
             sides = np.array([[sign(h) for h in row] for row in heights], dtype=int).reshape(heights.shape)
         else:
-            sides = np.where(abs(heights) < 1e-12, 0, np.sign(heights)).astype(int)
+            terms = abs(corners) @ sizes.T + shifts
+            sides = np.where(abs(heights) <= _ZERO * terms, 0, np.sign(heights)).astype(int)
         crossed = np.flatnonzero((sides[:, start:] > 0).any(0) & (sides[:, start:] < 0).any(0))
         if len(crossed):
             hinge = start + int(crossed[0])
