@@ -310,9 +310,10 @@ def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
     tolerance = min(1e3 * (2**-11 if tf32 else info.eps), 0.05) * scale + info.tiny
     same = (((ours - theirs).abs() <= tolerance) | ~finite).flatten(1).all(1)
     if not same.all():
+        name = f"networks[{same.tolist().index(False)}]{part}"
         raise ValueError(
-            f"networks[{same.tolist().index(False)}]{part} computes something else than the ensemble would train: on the "
-            "same rows their outputs differ. Use training.train for it."
+            f"{name} computes something else than the ensemble would train: their outputs differ on the same rows. "
+            "Use training.train for it."
         )
 
 
