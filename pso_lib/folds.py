@@ -18,7 +18,7 @@ from pso_lib.arrangement import arrangement, facet_cells
 from pso_lib.errors import require_shape
 from pso_lib.hinges import HingedLayer, from_torch, hinged_layer
 from pso_lib.regions import regions
-from pso_lib.symbolic import exact_matrix, jacobian_conditions, reflection, sign, tidy
+from pso_lib.symbolic import exact_matrix, in_order, jacobian_conditions, reflection, sign, tidy
 
 __all__ = [
     "Failure",
@@ -106,14 +106,16 @@ class FoldedMap(HingedLayer):
         return tuple(torch.tensor(np.array(p.tolist(), dtype=float).reshape(p.shape)) for p in parts)
 
     def torch(self, x: Tensor) -> Tensor:
-        """F at points x (..., n), in the dtype and on the device of x: (..., m)."""
+        """F at points x (..., n), in the dtype and on the device of x: (..., m). Integers become torch's default."""
         require_shape("x", x, self.M.cols)
+        x = _floating(x)
         M, c, G, e, D = (part.to(x) for part in self._floats)
         return x @ M.T + c[:, 0] + torch.relu(x @ G.T + e[:, 0]) @ D.T
 
     def jacobian(self, x: Tensor) -> Tensor:
         """The Jacobian at points x (..., n), exact up to rounding: (..., m, n). On a crease: the off side."""
         require_shape("x", x, self.M.cols)
+        x = _floating(x)
         M, _, G, e, D = (part.to(x) for part in self._floats)
         on = (x @ G.T + e[:, 0] > 0).to(x)
         return M + torch.einsum("mk,...k,kn->...mn", D, on, G)
@@ -180,6 +182,10 @@ class FoldedMap(HingedLayer):
         """The crease pattern of a plane map and its folded image, as float polygons to draw."""
         found = regions(self, box, number="float")
         return [Patch(np.array(r.vertices), np.array(r.image), int(np.sign(np.linalg.det(r.J)))) for r in found]
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
 def _rows(G) -> list[sp.Matrix]:
@@ -250,11 +256,12 @@ def _generic_line(normals, heights) -> tuple[list, list]:
     n = normals[0].rows
     for attempt in range(2, 200):
         line = sp.Matrix([sp.Rational((-1) ** (attempt * i), attempt**i) for i in range(n)])
-        speeds = [(a.T * line)[0].evalf(30) for a in normals]
-        if min(abs(s) for s in speeds) < 1e-9:
+        speeds = [tidy((a.T * line)[0]) for a in normals]
+        if not all(sign(s) for s in speeds):
             continue
-        times = sorted((-h.evalf(30) / s, i) for i, (h, s) in enumerate(zip(heights, speeds, strict=True)))
-        if all(q[0] - p[0] > 1e-9 for p, q in zip(times, times[1:], strict=False)):
+        times = [(tidy(-h / s), i) for i, (h, s) in enumerate(zip(heights, speeds, strict=True))]
+        times = in_order(times, key=lambda pair: pair[0])
+        if all(sign(q[0] - p[0]) for p, q in zip(times, times[1:], strict=False)):
             return times, speeds
     raise ValueError("normals or offsets hold the same crease twice; merge them into one.")
 

@@ -12,7 +12,7 @@ import sympy as sp
 
 from pso_lib.activations import PiecewiseAffine
 from pso_lib.folds import FoldedMap
-from pso_lib.symbolic import exact_matrix, jacobian_conditions, reflection, sign, tidy
+from pso_lib.symbolic import exact_matrix, in_order, jacobian_conditions, reflection, sign, tidy
 
 __all__ = [
     "Crossing",
@@ -73,7 +73,7 @@ def kawasaki(angles: Sequence) -> Kawasaki:
     Raises:
         ValueError: floats, symbols, no angle, or the same crease twice.
     """
-    found = sorted(map(_angle, angles), key=float)
+    found = in_order(map(_angle, angles))
     if not found:
         raise ValueError("angles is empty; give at least one normal.")
     if any(sign(q - p) == 0 for p, q in zip(found, found[1:], strict=False)):
@@ -137,7 +137,7 @@ def kawasaki_completion(angles: Sequence) -> list[sp.Expr]:
         low, high = row[place - 1], row[place + 1] if place + 1 < len(row) else row[0] + sp.pi
         if sign(root - low) > 0 and sign(high - root) > 0:
             found.append(_angle(root))
-    return sorted(found, key=float)
+    return in_order(found)
 
 
 def fold_pencil(angles: Sequence) -> FoldedMap:
@@ -193,6 +193,9 @@ def crossings(normals, offsets=None) -> list[Crossing]:
     """Every flat of codimension two where creases cross, and whether one layer can fold there.
 
     Exact for any algebraic normals: R_2 … R_m a_1 = a_1 is tested, and angles are never formed.
+
+    Raises:
+        ValueError: the same crease twice, across another.
     """
     normals = [sp.Matrix(exact_matrix("normals", a)) for a in normals]
     offsets = exact_matrix("offsets", [0] * len(normals) if offsets is None else list(offsets))
@@ -216,11 +219,14 @@ def _crossing(normals, members: list[int]) -> Crossing:
     first = normals[members[0]]
     second = normals[members[1]] - first * (first.T * normals[members[1]])[0] / (first.T * first)[0]
 
-    def angle(k: int) -> float:
-        x, y = (float((axis.T * normals[k])[0] / sp.sqrt((axis.T * axis)[0])) for axis in (first, second))
-        return float(sp.atan2(y, x).evalf()) % float(sp.pi) if k != members[0] else 0.0
+    def slope(k: int) -> sp.Expr:
+        """Minus the cotangent of the normal's angle to the first, up to a positive factor: increasing in (0, pi)."""
+        x, y = (tidy((axis.T * normals[k])[0]) for axis in (first, second))
+        if sign(y) == 0:
+            raise ValueError(f"creases {members[0]} and {k} are one; give each once, with its directions added up.")
+        return tidy(-x / y)
 
-    order = sorted(members, key=angle)
+    order = [members[0], *in_order(members[1:], key=slope)]
     image = first
     for k in reversed(order[1:]):
         image = (reflection(normals[k]) * image).applyfunc(tidy)
@@ -289,7 +295,7 @@ def normal_form(folded: FoldedMap) -> NormalForm:
         raise NotFlatFoldable("the Jacobian far out is not orthogonal, so the map does not fold.")
     psi = []
     for f, u in zip(families, axes, strict=True):
-        kinks = sorted(((tidy(-folded.e[k] / (normals[k].T * u)[0]), k) for k in f), key=lambda p: p[0].evalf(30))
+        kinks = in_order(((tidy(-folded.e[k] / (normals[k].T * u)[0]), k) for k in f), key=lambda pair: pair[0])
         for turn, (_, k) in enumerate(kinks):
             jump = folded.D[:, k] * abs((normals[k].T * u)[0]) + 2 * (-1) ** turn * Q * u
             if any(sign(tidy(v)) for v in jump):

@@ -2,9 +2,11 @@
 
 The scalar layers, the rigidity lemma, the mirror lemma, and the conditions J^T J = I of any
 Jacobian. Everything exact in this library goes through ``exact_matrix`` (what may come in), ``tidy`` (how
-numbers are kept short) and ``sign`` (how they are compared).
+numbers are kept short), ``sign`` (how they are compared) and ``in_order`` (how they are sorted).
 """
 
+from collections.abc import Iterable
+from functools import cmp_to_key
 from itertools import product
 
 import numpy as np
@@ -16,6 +18,7 @@ from pso_lib.activations import PiecewiseAffine
 
 __all__ = [
     "exact_matrix",
+    "in_order",
     "jacobian_conditions",
     "mirror_solutions",
     "reflection",
@@ -34,10 +37,8 @@ def exact_matrix(argument: str, value) -> sp.ImmutableMatrix:
     Raises:
         ValueError: it holds a float. Strings such as "1/3" and "sqrt(2)" are read exactly.
     """
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        value = value.tolist()
     try:
-        matrix = sp.ImmutableMatrix(value).applyfunc(sp.sympify)
+        matrix = sp.ImmutableMatrix(_plain(value)).applyfunc(sp.sympify)
     except (TypeError, ValueError, sp.SympifyError) as error:
         raise ValueError(f"{argument} is not a matrix of numbers: {error}. Give a list of rows.") from None
     for entry in matrix:
@@ -47,6 +48,13 @@ def exact_matrix(argument: str, value) -> sp.ImmutableMatrix:
                 "or 'sqrt(2)', or sympy numbers. For a torch layer use from_torch(layer)."
             )
     return matrix
+
+
+def _plain(value):
+    """Arrays and tensors, also as rows or entries of a list, as Python's own lists and numbers."""
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        return value.tolist()
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def tidy(expression: sp.Expr) -> sp.Expr:
@@ -62,7 +70,7 @@ def tidy(expression: sp.Expr) -> sp.Expr:
 def sign(number: sp.Expr) -> int:
     """-1, 0 or 1, decided exactly.
 
-    Forty digits settle every number but zero; a zero is then proved by algebra.
+    Forty digits settle most numbers; a zero is then proved by algebra, and what is not zero by more digits.
 
     Raises:
         ValueError: the number holds a free symbol.
@@ -80,7 +88,15 @@ def sign(number: sp.Expr) -> int:
     number = tidy(number)
     if number == 0 or _vanishes_on_circle(number) or number.equals(0):
         return 0
+    value = number.evalf(40, maxn=2000)
+    if value.is_Float and value._prec > 1:  # some digits are certain
+        return 1 if value > 0 else -1
     raise ArithmeticError(f"could not decide the sign of {number}; rationalise it first.")
+
+
+def in_order(items: Iterable, key=lambda item: item) -> list:
+    """``items`` sorted by exact numbers, decided by ``sign``: floats would mix up what differs beyond their digits."""
+    return sorted(items, key=cmp_to_key(lambda p, q: sign(key(p) - key(q))))
 
 
 def _vanishes_on_circle(number: sp.Expr) -> bool:
