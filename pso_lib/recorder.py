@@ -90,7 +90,7 @@ class Recorder:
         for quantity in self.quantities:
             require_choice("quantities", quantity, QUANTITIES)
         every = require_positive_int("every", every)
-        require_rounding(k)
+        k = require_rounding(k)
         require_choice("denominator", denominator, DENOMINATORS)
         self.model, self.every, self.k, self.denominator = model, every, k, denominator
         self.probe, self.loss = probe, loss

@@ -40,12 +40,12 @@ ROUNDINGS = ("floor", "ceil")
 DENOMINATORS = ("pairs", "gradient")
 
 
-def require_rounding(k: int | str) -> None:
-    """Raise ``ValueError`` unless k is "floor", "ceil" or an integer of at least 1."""
-    if isinstance(k, str):
-        require_choice("k", k, ROUNDINGS)
-    else:
-        require_positive_int("k", k)
+def require_rounding(k: int | str) -> int | str:
+    """k itself, a number as Python's own. ``ValueError`` unless it is "floor", "ceil" or an integer of at least 1."""
+    if not isinstance(k, str):
+        return require_positive_int("k", k)
+    require_choice("k", k, ROUNDINGS)
+    return k
 
 
 def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> Tensor:
@@ -56,7 +56,7 @@ def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> 
     Raises:
         ValueError: k is unknown, or an integer above ``rank``, the number of singular values.
     """
-    require_rounding(k)
+    k = require_rounding(k)
     if not isinstance(k, str):
         if k > rank:
             raise ValueError(f"k={k} exceeds the {rank} singular values of the matrix; give k <= {rank}.")

@@ -1,8 +1,10 @@
 """The guard and the recorder in other people's training: frozen, replaced, stacked, tied, sparse weights; extremes."""
 
 import copy
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -459,3 +461,17 @@ def test_sequence_first_is_not_taken_for_batch_first():
 
     with pytest.raises(ValueError, match=r"gives \(4, 3, 2\).*N = 3"):
         similarity_of("turn", Turned(), draw(3, 4, 2))
+
+
+def test_numpy_numbers_are_numbers():
+    two = np.int64(2)
+    recorder = Recorder(mlp(), ("stable_rank", "sje"), every=two, k=two)
+    recorder.step()
+    assert json.loads(recorder.to_json())["k"] == 2
+    model = mlp()
+    steps = AtSteps(np.arange(1, 3))
+    guard = Guard(model, trigger=steps, method="log", k=two, seed=np.int32(3), full_up_to=two)
+    backward(model)
+    guard.step()
+    assert [w["k"] for w in json.loads(json.dumps(guard.interventions))[0]["weights"]] == [2, 2, 2]
+    assert Detector(warmup=two).warmup == 2

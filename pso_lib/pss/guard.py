@@ -105,7 +105,7 @@ class Guard:
         require_choice("method", method, ACTIONS)
         require_choice("moments", moments, ("keep", "reset"))
         require_choice("norm", norm, ("sum", "global"))
-        require_rounding(k)
+        k = require_rounding(k)
         require_factor(factor)
         full_up_to = require_positive_int("full_up_to", full_up_to)
         seed = require_positive_int("seed", seed, least=0)

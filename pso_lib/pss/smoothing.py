@@ -147,10 +147,11 @@ def plan_smoothing(
 ) -> Smoothed:
     """What ``smooth_`` would do, without touching the weight; ``apply_`` does it. Arguments as there."""
     require_choice("method", method, METHODS)
-    require_rounding(k)
+    k = require_rounding(k)
     require_factor(factor)
-    for name, value in (("full_up_to", full_up_to), ("oversampling", oversampling), ("iterations", iterations)):
-        require_positive_int(name, value)
+    full_up_to = require_positive_int("full_up_to", full_up_to)
+    oversampling = require_positive_int("oversampling", oversampling)
+    iterations = require_positive_int("iterations", iterations)
     if not W.is_floating_point():
         raise ValueError(f"W has dtype {W.dtype}; only real weights can be smoothed.")
     M = as_matrix(W.detach())

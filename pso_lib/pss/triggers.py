@@ -132,7 +132,7 @@ class EnergyTrigger(_Reading):
         k: int | str = "floor", denominator: str = "gradient",
     ):  # fmt: skip
         super().__init__(Detector(tau, alpha, warmup=warmup, cooldown=cooldown), every)
-        require_rounding(k)
+        k = require_rounding(k)
         require_choice("denominator", denominator, DENOMINATORS)
         self.k, self.denominator = k, denominator
 
