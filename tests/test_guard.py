@@ -101,6 +101,20 @@ def test_with_all_matrices_frozen_it_still_watches():
     assert not guard.step() and guard.interventions[0]["weights"] == []
 
 
+def test_watching_needs_no_matrix():
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(2, 3))
+
+    model = Gain()
+    guard = Guard(model, trigger=AtSteps([1]), method="skip")
+    model.gain.sum().backward()
+    assert not guard.step() and guard.interventions[0]["norm"] == pytest.approx(6**0.5)
+    with pytest.raises(ValueError, match="gain"):
+        Guard(model)
+
+
 def test_a_named_weight_that_is_gone_is_missed_at_once():
     model = mlp()
     guard = Guard(model, trigger=AtSteps([2]), weights=["0.weight"])

@@ -191,10 +191,10 @@ class Guard:
 
     def _look_up(self) -> None:
         """Find the weights to smooth, among the parameters as they are now."""
-        first = not hasattr(self, "_matrices")
-        chosen = chosen_matrices(self.model, self._choice, empty=not first)
+        needed = self.method not in ("skip", "watch") and not hasattr(self, "_matrices")  # later, all may be frozen
+        chosen = chosen_matrices(self.model, self._choice, empty=not needed)
         found = {name: matrix for name, matrix in chosen.items() if matrix.parameter.requires_grad}
-        if first and not found:
+        if needed and not found:
             raise ValueError(f"weights chose frozen ones only ({', '.join(list(chosen)[:5])}); thaw or name others.")
         if self.moments == "reset":
             _check_trained(self.optimizer, found)
