@@ -150,6 +150,41 @@ def test_a_journal_is_held_by_one_and_never_made_without_its_head(tmp_path):
 # ---------------------------------------------------------------------------------- damaged journals
 
 
+def test_without_locks_a_journal_is_a_journal_all_the_same(tmp_path, monkeypatch, recorded):
+    """As on Windows: processes are not kept apart, and each one's work is whole."""
+    monkeypatch.setattr(record, "fcntl", None)
+    path = tmp_path / "x.journal.jsonl"
+    first, second = Journal(path, tiny(), "smoke"), Journal(path, tiny(), "smoke")
+    first.add("u", {"runs": []}), second.add("v", {"runs": []}), first.close()
+    with Journal(path, tiny(), "smoke") as third:
+        assert third.units.keys() == {"u", "v"}
+        third.clear()
+        assert not third.units
+        third.add("w", {"runs": []})
+    with Journal(path, tiny(), "smoke") as fourth:
+        assert fourth.units.keys() == {"w"}
+        fourth.finish()
+    assert run(tiny(), "smoke", folder=tmp_path, progress=quiet)["runs"] == recorded[1]["runs"]
+
+
+def test_what_is_left_is_told_from_what_it_took(tmp_path, monkeypatch):
+    """Four units; a unit's work is as its depth, 2, 2, 3, 3 times 1; each takes 10 s a unit of depth."""
+    plan, clock = tiny(), [0.0]
+    kind = type(kind_of(plan))
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    real = kind.run_unit
+
+    def take(self, plan, unit, *rest):
+        clock[0] += 10.0 * unit.what[2]
+        return real(self, plan, unit, *rest)
+
+    monkeypatch.setattr(kind, "run_unit", take)
+    lines = []
+    run(plan, "smoke", folder=tmp_path, progress=lines.append)
+    assert lines[0].endswith("20 s; 20 % done, about 1 min 20 s left")
+    assert lines[2].endswith("30 s; 70 % done, about 0 min 30 s left")
+
+
 def test_a_cut_line_is_dropped_and_the_next_one_is_whole(tmp_path):
     path = tmp_path / "x.journal.jsonl"
     with Journal(path, tiny(), "smoke") as journal:

@@ -345,6 +345,7 @@ def test_muon_without_anything_else():
 def test_bad_numbers_of_optimisers(make, options, words):
     with pytest.raises(ValueError, match=words):
         make(transformer(), **{"lr": 0.01} | options)
+    make(transformer(), 0.01, betas=(0.0, 0.0), weight_decay=0.0)
     with pytest.raises(ValueError, match="momentum must lie in"):
         sgd(transformer(), 0.1, momentum=1.5)
 
