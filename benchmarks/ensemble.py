@@ -1,4 +1,4 @@
-"""Time of a training step per model: pso_lib.ensemble against three other ways to train many deep networks.
+"""Time of a training step per model: pso_lib.train.ensemble against three other ways to train many deep networks.
 
     python benchmarks/ensemble.py [--json FILE] [--quick]
 
@@ -20,9 +20,9 @@ import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from pso_lib.ensemble import Ensemble, _Run
-from pso_lib.init import shared_orthogonal_
-from pso_lib.networks import deep_network
+from pso_lib.nn.init import shared_orthogonal_
+from pso_lib.nn.networks import deep_network
+from pso_lib.train.ensemble import Ensemble, _Run
 
 WIDTH, BATCH, INPUTS, CLASSES, IMAGES, RATE = 64, 128, 784, 10, 4096, 1e-5
 COUNTS = (1, 5, 20)

@@ -19,10 +19,10 @@ import time
 
 import torch
 
-from pso_lib.optimizers import adamw
-from pso_lib.patients import transformer_task
-from pso_lib.pss import AtSteps, Detector, Guard
-from pso_lib.text import load_text
+from pso_lib.data.text import load_text
+from pso_lib.smoothing import AtSteps, Detector, Guard
+from pso_lib.train.optimizers import adamw
+from pso_lib.train.workloads import transformer_workload
 
 LIMITS = {"detection": 0.01, "smoothing": 3.0, "in_all": 0.005}
 PER_STEPS = 1000  # triggers are counted per so many
@@ -87,10 +87,10 @@ def measure(task, device: torch.device, repetitions: int, method: str) -> dict[s
 
 def train(task, steps: int, method: str) -> tuple[int, float, float]:
     """A run at the default settings: triggers, seconds of the guard, seconds in all."""
-    from pso_lib.peers import Arm
-    from pso_lib.stability import run
+    from pso_lib.train.baselines import Baseline
+    from pso_lib.train.monitored import run
 
-    arm = Arm("guard", guard=lambda model, optimizer: Guard(model, method=method))
+    arm = Baseline("guard", guard=lambda model, optimizer: Guard(model, method=method))
     found = run(task, arm, lr=1e-3, seed=0, steps=steps)
     return len(found.triggers), sum(found.guard_seconds), found.seconds
 
@@ -122,7 +122,7 @@ def main() -> None:
     text = load_text(options.text)
     found = []
     for batch in options.batches or ((4, 8) if options.quick else (16, 64)):
-        task = transformer_task(text, device=device, batch=batch, **sizes)
+        task = transformer_workload(text, device=device, batch=batch, **sizes)
         found.append(report(task, device, batch, repetitions, steps, options.method))
     if options.json:
         with open(options.json, "w") as file:

@@ -1,48 +1,124 @@
 """pso_lib: layers that fold space, and the tools to see why very deep networks train.
 
-The companion library of the book *Folded Space: why very deep networks train*.
-Each module is one idea and imports only from the modules above it in this list:
+The companion library of the book *Folded Space: why very deep networks train*. Groups, each importing only from those
+above it (an import linter holds it):
 
-activations   continuous piecewise-affine functions, slopes and kinks known exactly
-symbolic      orthogonality conditions, rigidity and mirrors in sympy
-hinges        layers as sums of hinges, their affine pieces, exact
-regions       the regions of a plane network, as polygons
-arrangement   the cells of hyperplanes in any dimension
-folds         folded maps: one hidden layer that folds space
-origami       pencils of creases, Kawasaki's condition, the normal form
-splitting     the creases that fold in any dimension: single directions and pencils
-init          starting weights, in place, on a stack of layers
-layers        F(x) = alpha x + beta B^T sigma(A x + b)
-networks      lift, L layers, readout
-jacobian      exact Jacobians, spectra, isometry error, gradient norms by depth
-persistence   the subspace on which every layer keeps lengths; what happens between inputs
-singularity   how singular the weights are: stable rank, its energy, tangent kernel, tokens
-recorder      any of these followed while any model trains, as JSON
-pss           singularity smoothing: smoothing a spectrum, triggers, the guard of a training loop
-modes         training and evaluation mode, module by module
-scale         smoke, quick or full: how much an experiment runs
-download      the folder data sets live in, and the download into it
-image_files   pictures in class folders, in a tar, in idx files
-image_sources where the data sets come from
-data          images on the device once
-text          characters of a text, in windows
-training      a plain training loop
-gpt           a small Transformer language model
-patients      the three networks made unstable: Transformer, deep MLP, residual CNN
-optimizers    AdamW, and Muon beside it
-peers         what others do against unstable training
-stability     the loop of the experiments on instability, and what failure is
-ensemble      many networks of one shape in one pass (stacked: its buffers and its step)
-experiments   named experiments as data; run, resume, record, load
-plots         one look for all figures
+errors, modes, norms, plots, scale      what everybody uses
+nn            activations, layers, their starting weights, networks, a Transformer and a ConvNet
+exact         sympy: mirrors, hinges, regions, folds, origami (Kawasaki's condition)
+data          images and text, on the device once
+analysis      Jacobians, persistent subspaces, singular spectra, a recorder for any training run
+smoothing     PSS: when the gradient jumps, flatten the weights' spectra (Guard)
+train         a loop, an engine for many networks at once, optimisers, baselines
+experiments   named experiments: run, resume, record, load
 checks        what the exercises call
+
+The names below are the ones to reach for first; they are loaded when they are used, so ``import pso_lib`` costs
+nothing and needs neither sympy nor matplotlib.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pso_lib.analysis.jacobian import gradient_norms, jacobian, kink_distance, spectrum_by_depth
+    from pso_lib.analysis.persistence import gradient_bounds, persistent_dimension, persistent_subspace, separation
+    from pso_lib.analysis.recorder import Recorder
+    from pso_lib.analysis.singularity import ntk_top_eigenvalue, stable_jacobian_energy, token_similarity
+    from pso_lib.analysis.spectrum import isometry_error, singular_values, stable_rank
+    from pso_lib.checks import check
+    from pso_lib.experiments import load
+    from pso_lib.nn.init import (
+        block_,
+        haar,
+        kaiming_,
+        looks_linear_,
+        orthogonal_,
+        projection_,
+        seeded,
+        shared_orthogonal_,
+        xavier_,
+    )
+    from pso_lib.nn.layers import FeedForward, Fold, Layer, ModifiedFeedForward, Residual
+    from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
+    from pso_lib.nn.transformer import GPT
+    from pso_lib.smoothing import Detector, Guard, smooth_
+    from pso_lib.train.ensemble import Ensemble
 
 try:
     __version__ = version("pso_lib")
 except PackageNotFoundError:  # a clone that was not installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__"]
+_HOMES = {
+    "analysis.jacobian": "gradient_norms jacobian kink_distance spectrum_by_depth",
+    "analysis.persistence": "gradient_bounds persistent_dimension persistent_subspace separation",
+    "analysis.recorder": "Recorder",
+    "analysis.singularity": "ntk_top_eigenvalue stable_jacobian_energy token_similarity",
+    "analysis.spectrum": "isometry_error singular_values stable_rank",
+    "checks": "check",
+    "experiments": "load",
+    "nn.init": "block_ haar seeded kaiming_ looks_linear_ orthogonal_ projection_ shared_orthogonal_ xavier_",
+    "nn.layers": "FeedForward Fold Layer ModifiedFeedForward Residual",
+    "nn.networks": "DeepNetwork deep_network plain_network",
+    "nn.transformer": "GPT",
+    "smoothing": "Detector Guard smooth_",
+    "train.ensemble": "Ensemble",
+}
+_home_of = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "DeepNetwork",
+    "Detector",
+    "Ensemble",
+    "FeedForward",
+    "Fold",
+    "GPT",
+    "Guard",
+    "Layer",
+    "ModifiedFeedForward",
+    "Recorder",
+    "Residual",
+    "__version__",
+    "block_",
+    "check",
+    "deep_network",
+    "gradient_bounds",
+    "gradient_norms",
+    "haar",
+    "isometry_error",
+    "jacobian",
+    "kaiming_",
+    "kink_distance",
+    "load",
+    "looks_linear_",
+    "ntk_top_eigenvalue",
+    "orthogonal_",
+    "persistent_dimension",
+    "persistent_subspace",
+    "plain_network",
+    "projection_",
+    "separation",
+    "seeded",
+    "shared_orthogonal_",
+    "singular_values",
+    "smooth_",
+    "spectrum_by_depth",
+    "stable_jacobian_energy",
+    "stable_rank",
+    "token_similarity",
+    "xavier_",
+]
+
+
+def __getattr__(name: str):
+    if name not in _home_of:
+        raise AttributeError(
+            f"pso_lib has no {name!r}; it has {', '.join(sorted(_home_of))}, and the groups of its docstring."
+        )
+    return getattr(import_module(_home_of[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_home_of})

@@ -7,4 +7,5 @@ from pathlib import Path
 os.environ.setdefault("PSO_SCALE", "smoke")  # the chapters' kernels inherit it
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+here = Path(__file__).resolve().parent
+sys.path[:0] = [str(here), str(here.parent / "tools")]

@@ -14,8 +14,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from pso_lib import plots
-from pso_lib.jacobian import isometry_error, jacobian, spectrum_by_depth, stable_rank
-from pso_lib.networks import deep_network, plain_network
+from pso_lib.analysis.jacobian import jacobian, spectrum_by_depth
+from pso_lib.analysis.spectrum import isometry_error, stable_rank
+from pso_lib.nn.networks import deep_network, plain_network
 
 DEPTH = 200
 TARGET = Path(__file__).resolve().parent.parent / "book" / "_static" / "cover.svg"

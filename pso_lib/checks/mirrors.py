@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pso_lib.checks._core import exercise, require_close, wrong
-from pso_lib.regions import facets, regions
+from pso_lib.exact.regions import facets, regions
 
 
 def _numbers(value) -> Tensor:

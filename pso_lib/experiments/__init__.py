@@ -1,36 +1,37 @@
 """Named experiments as data: run, resume, record, load. ``python -m pso_lib.experiments`` is the command line.
 
-runner      one unit after another, resumed where it was
-record      result files: atomic writing, reading, the journal that survives a kill; without torch, so read in no time
-schema      what the runs of each kind must hold, and which a configuration implies
-registry    the experiments of all kinds by name
-kind        what a kind of experiment brings
-spread      mean, minimum and maximum, group by group
+runner       one unit after another, resumed where it was
+record       result files: atomic writing, reading, the journal that survives a kill; without torch, so read in no time
+schema       what the runs of each suite must hold, and which a configuration implies
+registry     the suites, and the experiments of all of them by name
+suite        what a suite of experiments brings
+summaries    mean, minimum and maximum, group by group
+criteria     which runs trained
 
-catalogue, deep                              on depth: arms, depths, seeds, learning rates; through the ensemble engine
-instability, methods, rescue, unstable       on unstable training: patients, methods, learning rates, seeds
-verdict, tables                              which of these trained
-survival                                     whether a persistent subspace outlives training
+depth, depth_plans, starts                            starts over depth, through the ensemble engine
+instability, instability_plans, methods, recovery     ways to train over learning rates
+survival                                              whether a persistent subspace outlives training
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pso_lib.experiments.catalogue import Arm, Experiment
-    from pso_lib.experiments.instability import Instability, Method, Patient
+    from pso_lib.experiments.criteria import best_loss, trained, training_rates
+    from pso_lib.experiments.depth_plans import Experiment
+    from pso_lib.experiments.instability_plans import Instability, Method, WorkloadPlan
     from pso_lib.experiments.record import RESULTS, ResultError, load, select, source, summary, without_timings
     from pso_lib.experiments.registry import experiment, names
     from pso_lib.experiments.runner import live, run
+    from pso_lib.experiments.starts import Start
     from pso_lib.experiments.survival import Survival
-    from pso_lib.experiments.verdict import best_loss, trained, training_rates
 
 __all__ = [
-    "Arm",
+    "Start",
     "Experiment",
     "Instability",
     "Method",
-    "Patient",
+    "WorkloadPlan",
     "RESULTS",
     "ResultError",
     "Survival",
@@ -50,13 +51,14 @@ __all__ = [
 
 # Imported when asked for: who reads a record waits neither for torch nor for sympy.
 _MODULES = {
-    "catalogue": ("Arm", "Experiment"),
-    "instability": ("Instability", "Method", "Patient"),
+    "starts": ("Start",),
+    "depth_plans": ("Experiment",),
+    "instability_plans": ("Instability", "Method", "WorkloadPlan"),
     "record": ("RESULTS", "ResultError", "load", "select", "source", "summary", "without_timings"),
     "registry": ("experiment", "names"),
     "runner": ("live", "run"),
     "survival": ("Survival",),
-    "verdict": ("best_loss", "trained", "training_rates"),
+    "criteria": ("best_loss", "trained", "training_rates"),
 }
 
 

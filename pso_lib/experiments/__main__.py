@@ -7,7 +7,7 @@ from pathlib import Path
 from pso_lib.data import DataError
 from pso_lib.experiments import ResultError, experiment, load, names, run
 from pso_lib.experiments.record import RESULTS, path_of
-from pso_lib.experiments.registry import kind_named
+from pso_lib.experiments.registry import suite_named
 
 SCALES = ("smoke", "quick", "full")
 
@@ -83,7 +83,7 @@ def _show(result: dict) -> None:
     source = result["provenance"]
     print(f"{result['experiment']} at {result['scale']}: {', '.join(source['data'])}")
     print(f"{source['device']}, torch {source['torch']}, {source['date']}, {source['seconds']} s")
-    for line in kind_named(result).table(result):
+    for line in suite_named(result).table(result):
         print(line)
 
 

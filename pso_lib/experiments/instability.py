@@ -1,265 +1,186 @@
-"""The experiments on unstable training, as data: patients times methods times learning rates times seeds.
+"""Run an experiment on unstable training: a unit is one workload, one method and one rate, all its seeds."""
 
-Sizes at ``full`` are for two CPU cores in the background, from these costs of one step on one idle core: the small
-Transformer (0.2 M parameters) 11 ms, the one of 1 M parameters 34 ms, the MLP 2.3 ms, the CNN 5 ms. Most cells are of
-the small Transformer: what distinguishes methods is seen there as well, and seeds and rates are worth more than size.
-By these costs stable_learning_rate takes 1.4 hours of one core, pss_controls 0.6, pss_triggers 0.3, pss_sensitivity and
-rescue 0.2 each.
-"""
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from dataclasses import dataclass, field, replace
+import torch
 
+from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank
 from pso_lib.errors import require_choice
-from pso_lib.experiments.methods import APART, CHOICES, CONTROLS, PEERS, SMOOTHINGS, Method, sensitivity
-from pso_lib.experiments.schema import methods_fit
+from pso_lib.experiments import instability_plans, schema
+from pso_lib.experiments.criteria import trained
+from pso_lib.experiments.instability_plans import Instability, WorkloadPlan
+from pso_lib.experiments.methods import Method, baseline_of, times_of
+from pso_lib.experiments.recovery import Perturbed, regained
+from pso_lib.experiments.suite import Sources, Suite, Unit, number
+from pso_lib.nn.weights import as_matrix, hidden_matrices
+from pso_lib.smoothing import Detector
+from pso_lib.train import workloads
+from pso_lib.train.baselines import Baseline
+from pso_lib.train.failure import recovery_time
+from pso_lib.train.monitored import Run
+from pso_lib.train.monitored import run as train
+from pso_lib.train.optimizers import OPTIMIZERS
+from pso_lib.train.workloads import Workload
 
-__all__ = ["Instability", "Patient", "experiment", "names"]
+__all__ = ["INSTABILITY", "record_of", "spectra", "workload_of"]
 
-
-@dataclass(frozen=True)
-class Patient:
-    """A network with its data, and how long it trains.
-
-    Attributes:
-        name: the ``model`` of its runs.
-        task: "transformer", "mlp" or "cnn"; ``options`` go to that function of ``pso_lib.patients``.
-        data: a text or an image data set.
-        cost: milliseconds of a step on one CPU core, about; for the estimate of what is left.
-        optimizer: "adamw", or "sgd" (with momentum), which bounds no step. A method with an optimiser of its own, Muon,
-            is for "adamw" alone.
-        methods, rates: names of the only methods, the only rates that it is trained with; () for all of the plan.
-    """
-
-    name: str
-    task: str
-    data: str
-    steps: int
-    cost: float
-    options: dict = field(default_factory=dict)
-    optimizer: str = "adamw"
-    methods: tuple[str, ...] = ()
-    rates: tuple[float, ...] = ()
+FIRST = 20  # of a run's triggers, so many are followed until the loss is back
 
 
-@dataclass(frozen=True)
-class Instability:
-    """Patients times methods times learning rates times seeds, under one protocol.
+class Unstable(Suite):
+    """See ``instability_plans.Instability``."""
 
-    Attributes:
-        rates: the one grid, for every method.
-        warmup, schedule: of the rate: linear, then "constant" or "cosine" down to a tenth.
-        limits: a run explodes if its loss is above limits[0] times its running minimum for limits[1] steps.
-        margin: a run trains if it does not explode and ends within so many nats of the best method's mean final loss.
-        detector: warm-up and cooldown of the triggers, in steps.
-        injury: of ``rescue``: (first step, last step, factor of the rate); () for none.
-        curve, looks: points of the loss curve, and looks at the spectra.
-    """
+    schema = schema.INSTABILITY
+    plan = Instability
 
-    name: str
-    question: str
-    patients: tuple[Patient, ...]
-    methods: tuple[Method, ...]
-    rates: tuple[float, ...]
-    seeds: int = 3
-    warmup: int = 50
-    schedule: str = "cosine"
-    limits: tuple[float, int] = (1.5, 100)
-    margin: float = 0.1
-    detector: tuple[int, int] = (50, 30)
-    injury: tuple = ()
-    curve: int = 40
-    looks: int = 12
+    def names(self) -> list[str]:
+        return instability_plans.names()
 
-    def methods_of(self, patient: Patient) -> tuple[Method, ...]:
-        """Those that this patient is trained with: QK-norm, for one, is for attention alone."""
-        fit = methods_fit(vars(patient), [vars(method) for method in self.methods])
-        return tuple(method for method in self.methods if method.name in fit)
+    def experiment(self, name: str, scale: str) -> Instability:
+        return instability_plans.experiment(name, scale)
 
+    def units(self, plan: Instability) -> list[Unit]:
+        """WorkloadPlan by workload, rate by rate; a method that matches another comes after it."""
+        return [
+            Unit(f"{p.name}/lr={rate:g}/{method.name}", p.cost * p.steps * plan.seeds, (p, method, rate))
+            for p in plan.workloads
+            for rate in p.rates or plan.rates
+            for method in sorted(plan.methods_of(p), key=lambda m: bool(m.matches))
+        ]
 
-_SMALL = {"width": 64, "layers": 4, "batch": 8}
-_TRANSFORMER = Patient("transformer", "transformer", "tinyshakespeare", 800, 11, _SMALL)
-_POST = Patient("transformer_post", "transformer", "tinyshakespeare", 800, 11, _SMALL | {"norm": "post"})
-_LARGE = Patient("transformer_1m", "transformer", "tinyshakespeare", 800, 34, {"batch": 8})
-_MLP = Patient("mlp", "mlp", "mnist", 800, 2.3)
-_MLP_SGD = replace(_MLP, name="mlp_sgd", optimizer="sgd")
-_CNN = Patient("cnn", "cnn", "fashion-mnist", 600, 5, {"width": 8, "batch": 32, "norm": "none"})
-_GRID = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-_BLIND = ("plain", "clip", "pss_clip", "periodic", "stable_rank", "energy", "stable_rank_shrink")
-
-_full = {
-    e.name: e
-    for e in (
-        Instability(
-            "stable_learning_rate",
-            "Up to which learning rate does each method train, and how well?",
-            (
-                _MLP,
-                # the one patient that a large rate drives to infinity: AdamW's steps are bounded, these are not
-                replace(_MLP_SGD, rates=(1e-2, 3e-2, 1e-1, 3e-1, 1.0)),
-                _CNN,
-                _TRANSFORMER,
-                replace(
-                    _POST,
-                    methods=("plain", "clip", "qk_norm", "muon", "pss_clip", "pss_log", "pss_published"),
-                    rates=(3e-4, 1e-3, 3e-3, 1e-2),
-                ),
-                replace(_LARGE, methods=("plain", "clip", "pss_clip", "pss_log"), rates=(3e-3, 1e-2, 3e-2)),
-            ),
-            PEERS + SMOOTHINGS,
-            _GRID,
-            curve=25,
-            looks=8,
-        ),
-        Instability(
-            "pss_controls",
-            "Is it the smoothing that helps, or the skipped step, the shrinking, the moment?",
-            # each at two rates at which it begins to fail. At 1e-2 the Transformers stall, the paper's detector never
-            # fires, and its arms would all be the plain run again: there one of them is run, and those with others.
-            (
-                replace(_MLP, rates=(1e-2, 3e-2)),
-                replace(_MLP_SGD, rates=(3e-2, 1e-1)),
-                replace(_TRANSFORMER, rates=(3e-2,)),
-                replace(_POST, rates=(3e-3,)),
-                replace(_TRANSFORMER, rates=(1e-2,), methods=_BLIND),
-                replace(_POST, rates=(1e-2,), methods=_BLIND),
-            ),
-            CONTROLS,
-            _GRID,
-            seeds=5,
-        ),
-        Instability(
-            "pss_triggers",
-            "Smoothing on a falling stable rank helps Transformers that stall: is it the moment, the k, or the skip?",
-            (
-                replace(_TRANSFORMER, rates=(1e-2, 3e-2)),
-                replace(_POST, rates=(3e-3, 1e-2)),
-            ),
-            (Method("plain", peer="plain"), *APART),
-            _GRID,
-            seeds=5,
-        ),
-        Instability(
-            "pss_sensitivity",
-            "How much depends on tau, on alpha, and on what the paper leaves open?",
-            (
-                replace(_MLP, rates=(1e-2,)),
-                replace(_MLP_SGD, rates=(1e-1,)),
-                replace(_TRANSFORMER, rates=(3e-2,)),
-            ),
-            (Method("plain", peer="plain"), *sensitivity((1.5, 2.5, 4.0), (0.5, 0.9, 0.99)), *CHOICES),
-            _GRID,
-        ),
-        Instability(
-            "rescue",
-            "What brings a run back that has exploded?",
-            (replace(_TRANSFORMER, steps=900, rates=(3e-3,)), replace(_MLP, steps=900)),
-            tuple(
-                Method(name, peer="plain", remedy=remedy)
-                for name, remedy in (
-                    ("nothing", "none"),
-                    ("lower_rate", "lower"),
-                    ("reset_moments", "moments"),
-                    ("checkpoint", "checkpoint"),
-                    ("restart", "restart"),
-                    ("smooth_clip", "clip"),
-                    ("smooth_log", "log"),
-                    ("smooth_published", "published"),
-                    ("shrink", "shrink"),
-                    ("smooth_clip_reset", "clip+moments"),
-                    ("shrink_reset", "shrink+moments"),
-                )
+    def run_unit(self, plan: Instability, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+        workload, method, rate = unit.what
+        task = workload_of(workload, sources, device)
+        runs = []
+        for seed in range(plan.seeds):
+            arm = baseline_of(method, *plan.detector, _times(plan, workload, method, rate, seed, finished))
+            if workload.optimizer != "adamw":
+                arm = replace(arm, optimizer=OPTIMIZERS[workload.optimizer])
+            if plan.perturbation:
+                arm = _injured(arm, plan.perturbation, method.recovery)
+            found = train(
+                task,
+                arm,
+                lr=rate,
+                seed=seed,
+                steps=workload.steps,
+                warmup=plan.warmup,
+                schedule=plan.schedule,
+                limits=tuple(plan.limits),
+                watch=spectra,
+                watch_every=max(1, workload.steps // plan.looks),
             )
-            + (
-                Method("guard_clip", remedy="none"),
-                Method("guard_published", action="published", remedy="none"),
-                Method("clip", peer="clip", remedy="none"),
-            ),
-            (1e-3, 3e-3),
-            schedule="constant",
-            injury=(301, 420, 30.0),
-        ),
-    )
-}
+            runs.append(record_of(found, plan.detector, plan.curve))
+            if plan.perturbation:
+                runs[-1]["regained"] = regained(found.losses, plan.perturbation)
+        return {"data": task.description, "runs": runs}
+
+    def provenance(self, protocol: Instability) -> dict:
+        return {"protocol_seeds": protocol.seeds}
+
+    def table(self, result: dict) -> Iterator[str]:
+        return rate_table(result)
 
 
-def _small(patient: Patient, steps: int, **sizes) -> Patient:
-    """With smaller networks: a Transformer of 3 layers on shorter windows takes 5 ms a step."""
-    options = dict(patient.options) | sizes
-    if patient.task == "transformer":
-        options |= {"layers": 3, "batch": 8, "context": 32, "windows": 64}
-    cost = {"transformer": 5, "mlp": 2.3, "cnn": 5}[patient.task]
-    return replace(patient, steps=steps, cost=cost, options=options, methods=(), rates=())
+INSTABILITY = Unstable()
 
 
-_QUICK = {  # methods, rates: live, 30 to 80 s on one CPU core
-    "stable_learning_rate": (("plain", "clip", "muon", "pss_clip"), (1e-3, 1e-2, 3e-2, 1e-1)),
-    "pss_controls": (("plain", "pss_clip", "skip", "shrink", "random_times", "stable_rank"), (3e-2, 1e-1)),
-    "pss_triggers": (("plain", "stable_rank", "stable_rank_floor", "periodic_ceil"), (3e-2, 1e-1)),
-    "pss_sensitivity": (("plain", *(f"tau={t:g} alpha=0.9" for t in (1.5, 2.5, 4)), "ceil"), (3e-2, 1e-1)),
-    "rescue": (("nothing", "checkpoint", "restart", "smooth_clip", "shrink", "guard_clip", "clip"), (3e-3,)),
-}
+def workload_of(workload: WorkloadPlan, sources: Sources, device: str = "cpu") -> Workload:
+    """The task of a workload, under the workload's name."""
+    require_choice("task", workload.task, ("transformer", "mlp", "cnn"))
+    if workload.task == "transformer":
+        task = workloads.transformer_workload(sources.text(workload.data), device=device, **workload.options)
+    else:
+        make = {"mlp": workloads.mlp_workload, "cnn": workloads.cnn_workload}[workload.task]
+        task = make(sources.images(workload.data), **workload.options)
+    return replace(task, name=workload.name)
 
 
-def _quick(e: Instability) -> Instability:
-    """Live: the Transformer, made smaller, two seeds, 240 steps, patience and cooldown shortened in proportion."""
-    methods, rates = _QUICK[e.name]
-    transformer = next(p for p in e.patients if p.name == "transformer")
-    return replace(
-        e,
-        patients=(_small(transformer, 300 if e.injury else 240),),
-        methods=tuple(m for m in e.methods if m.name in methods),
-        rates=rates,
-        seeds=2,
-        warmup=20,
-        limits=(1.5, 40),
-        detector=(20, 12),
-        injury=(101, 145, 30.0) if e.injury else (),
-        looks=8,
-    )
+@torch.no_grad()
+def spectra(step: int, model) -> dict:
+    """The mean over the hidden matrices of their stable rank, and of their largest singular value.
+
+    Of a matrix behind a parametrisation that divides it, what is divided is looked at: its stable rank is the same.
+    """
+    ranks, tops = [], []
+    for weight in hidden_matrices(model).values():
+        M = as_matrix(weight)
+        if not M.isfinite().all() or not M.any():
+            return {"stable_rank": None, "top_singular_value": None}
+        s = singular_values(M)
+        ranks.append(spectrum_stable_rank(s).item())
+        tops.append(s[0].item())
+    return {"stable_rank": sum(ranks) / len(ranks), "top_singular_value": sum(tops) / len(tops)}
 
 
-def _smoke(e: Instability) -> Instability:
-    """For the tests: every patient and every method, tiny, a few steps on bundled data."""
-    tiny = {
-        "transformer": {"width": 8, "layers": 1, "heads": 2, "batch": 2, "context": 8, "windows": 4},
-        "mlp": {"depth": 2, "width": 8, "batch": 8, "held_out": 64},
-        "cnn": {"blocks": 1, "width": 4, "batch": 4, "held_out": 32},
+def record_of(found: Run, detector: Sequence[int], curve: int) -> dict:
+    """A run as plain JSON data: what every run carries, with what was watched in columns."""
+    watched: dict = {"steps": [step for step, _ in found.watched]}
+    for key in found.watched[0][1] if found.watched else ():
+        watched[key] = [number(value[key], 4) for _, value in found.watched]
+    watch = Detector(warmup=detector[0], cooldown=detector[1])
+    run = found.as_dict(curve=curve)
+    for key in ("final_loss", "last_loss", "accuracy"):
+        run[key] = number(run[key])
+    return run | {
+        # the steps at which the paper's detector would have fired, had it done nothing
+        "would_fire": [step for step, norm in enumerate(found.gradient_sums, start=1) if watch.update(norm)],
+        "recovery": [recovery_time(found.losses, step) for step in found.triggers[:FIRST]],
+        "watched": watched,
     }
-    once = [p for i, p in enumerate(e.patients) if p.name not in {q.name for q in e.patients[:i]}]
-    norms = ({"norm": p.options["norm"]} if "norm" in p.options else {} for p in once)
-    patients = tuple(
-        replace(
-            p,
-            data="topics" if p.task == "transformer" else "digits",
-            steps=9,
-            rates=(),
-            methods=(),
-            options=tiny[p.task] | norm,
-        )
-        for p, norm in zip(once, norms, strict=True)
-    )
-    return replace(
-        e,
-        patients=patients,
-        rates=e.rates[-1:],
-        seeds=2,
-        warmup=2,
-        limits=(1.5, 3),
-        detector=(2, 1),
-        methods=tuple(replace(m, period=3) for m in e.methods),
-        injury=(4, 6, 30.0) if e.injury else (),
-        curve=5,
-        looks=3,
-    )
 
 
-def names() -> list[str]:
-    """The names of these experiments."""
-    return list(_full)
+def _times(plan: Instability, workload: WorkloadPlan, method: Method, rate: float, seed: int, finished) -> list[int]:
+    """When a method acts that keeps a timetable."""
+    count = 0
+    if method.matches:
+        same = [
+            run
+            for run in finished
+            if (run["model"], run["method"], run["lr"], run["seed"]) == (workload.name, method.matches, rate, seed)
+        ]
+        if not same:
+            raise ValueError(
+                f"{method.name!r} acts as often as {method.matches!r} did, of which there is no run with "
+                f"model={workload.name!r}, lr={rate:g}, seed={seed}; keep both in the plan's methods."
+            )
+        count = len(same[0]["triggers"])
+    return times_of(method, workload.steps, plan.detector[0], count, seed)
 
 
-def experiment(name: str, scale: str = "full") -> Instability:
-    """The experiment of that name at a scale. Raises ``ValueError`` for an unknown one."""
-    require_choice("experiment", name, _full)
-    require_choice("scale", scale, ("smoke", "quick", "full"))
-    return {"smoke": _smoke, "quick": _quick, "full": lambda e: e}[scale](_full[name])
+def _injured(arm: Baseline, perturbation: tuple, recovery: str) -> Baseline:
+    inner = arm.guard
+
+    def guard(model, optimizer) -> Perturbed:
+        within = inner(model, optimizer) if inner is not None else None
+        return Perturbed(model, optimizer, perturbation=perturbation, recovery=recovery or "none", inner=within)
+
+    return replace(arm, guard=guard)
+
+
+def rate_table(result: dict) -> Iterator[str]:
+    """Methods down, rates across: mean final loss [min, max], how many seeds trained, and triggers per 1,000 steps."""
+    runs, margin = result["runs"], result["configuration"]["margin"]
+    good = {id(run): flag for run, flag in zip(runs, trained(runs, margin), strict=True)}
+    yield f"final loss [min, max], runs that trained (within {margin:g} nats of the best, no explosion), triggers/1,000"
+    for model in dict.fromkeys(run["model"] for run in runs):
+        mine = [run for run in runs if run["model"] == model]
+        rates = sorted({run["lr"] for run in mine})
+        yield f"\n{model:24}" + "".join(f"{f'lr = {rate:g}':>34}" for rate in rates)
+        for method in dict.fromkeys(run["method"] for run in mine):
+            cells = [[r for r in mine if (r["method"], r["lr"]) == (method, rate)] for rate in rates]
+            yield f"{method:24}" + "".join(f"{_cell(cell, good):>34}" for cell in cells)
+
+
+def _cell(cell: list[dict], good: dict[int, bool]) -> str:
+    if not cell:
+        return "–"
+    losses = [run["final_loss"] for run in cell if run["final_loss"] is not None]
+    fired = 1000 * sum(len(run["triggers"]) for run in cell) / max(1, sum(run["steps"] for run in cell))
+    spread = f"{_loss(sum(losses) / len(losses))} [{_loss(min(losses))}, {_loss(max(losses))}]" if losses else "lost"
+    return f"{spread} {sum(good[id(run)] for run in cell)}/{len(cell)} {fired:.3g}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.0e}"

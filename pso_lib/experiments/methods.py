@@ -1,7 +1,7 @@
 """The methods of the experiments on unstable training, as data, and the arms they stand for.
 
-Peers come from ``pso_lib.peers``. Everything else is a ``Guard``: what it does times when it does it, so that each of
-the two can be changed alone.
+Baselines come from ``pso_lib.train.baselines``. Everything else is a ``Guard``: what it does times when it does it, so
+that each of the two can be changed alone.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from pso_lib.errors import require_choice
-from pso_lib.peers import ARMS, Arm
-from pso_lib.pss import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, Trigger
+from pso_lib.smoothing import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, Trigger
+from pso_lib.train.baselines import BASELINES, Baseline
 
 __all__ = [
     "APART",
     "CHOICES",
     "CONTROLS",
     "Method",
-    "PEERS",
+    "BASELINE_METHODS",
     "SMOOTHINGS",
     "TRIGGERS",
-    "arm_of",
+    "baseline_of",
     "sensitivity",
     "trigger_of",
 ]
@@ -36,18 +36,18 @@ class Method:
 
     Attributes:
         name: unique within an experiment; the ``method`` of its runs.
-        peer: the name of an arm of ``pso_lib.peers.ARMS``; "" for a guard.
+        baseline: the name of an arm of ``pso_lib.train.baselines.BASELINES``; "" for a guard.
         action: the guard's method: a smoothing, "skip", "shrink" …
         trigger: when: "norm", the paper's; "stable_rank" or "energy", ours; "periodic", every ``period`` steps;
             "random", as often as the method ``matches`` fired with the same model, rate and seed, at random times.
         tau, alpha: of the paper's trigger; warmup, cooldown: of any but a timetable, in steps; None for the plan's.
         k, skip_step, moments: the guard's.
         halve: halve the learning rate too, for good.
-        remedy: of the experiment ``rescue``; see ``pso_lib.experiments.rescue``.
+        recovery: of the experiment ``rescue``; see ``pso_lib.experiments.recovery``.
     """
 
     name: str
-    peer: str = ""
+    baseline: str = ""
     action: str = "clip"
     trigger: str = "norm"
     tau: float = 2.5
@@ -60,18 +60,18 @@ class Method:
     halve: bool = False
     period: int = 100
     matches: str = ""
-    remedy: str = ""
+    recovery: str = ""
 
 
-PEERS = tuple(Method(name, peer=name) for name in ARMS)
+BASELINE_METHODS = tuple(Method(name, baseline=name) for name in BASELINES)
 SMOOTHINGS = tuple(
     Method(f"pss_{action}", action=action)
     for action in ("clip", "log", "softplus", "softmax", "convolution", "published")
 )
 # One thing changed at a time: what is done at the paper's trigger; when the same smoothing is done.
 CONTROLS = (
-    Method("plain", peer="plain"),
-    Method("clip", peer="clip"),
+    Method("plain", baseline="plain"),
+    Method("clip", baseline="clip"),
     Method("pss_clip"),
     Method("pss_published", action="published"),
     Method("skip", action="skip"),
@@ -132,11 +132,11 @@ def times_of(method: Method, steps: int, warmup: int, count: int, seed: int) -> 
     return []
 
 
-def arm_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()) -> Arm:
+def baseline_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()) -> Baseline:
     """What ``stability.run`` trains by. ``Run.arm`` will be the method's name."""
-    if method.peer:
-        require_choice("peer", method.peer, ARMS)
-        return replace(ARMS[method.peer], name=method.name)
+    if method.baseline:
+        require_choice("baseline", method.baseline, BASELINES)
+        return replace(BASELINES[method.baseline], name=method.name)
 
     def guard(model, optimizer) -> Guard:
         def halve(record: dict) -> None:
@@ -154,4 +154,4 @@ def arm_of(method: Method, warmup: int, cooldown: int, times: Sequence[int] = ()
             on_trigger=halve if method.halve else None,
         )
 
-    return Arm(method.name, guard=guard)
+    return Baseline(method.name, guard=guard)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pso_lib.experiments.schema import DEPTH, SCHEMAS, Schema
-from pso_lib.experiments.spread import summary
+from pso_lib.experiments.summaries import summary
 
 try:
     import fcntl

@@ -1,19 +1,19 @@
 """The kinds of experiments, and the experiments of all of them by name."""
 
 from pso_lib.errors import require_choice
-from pso_lib.experiments.deep import DEPTH
-from pso_lib.experiments.kind import Kind
+from pso_lib.experiments.depth import DEPTH
+from pso_lib.experiments.instability import INSTABILITY
+from pso_lib.experiments.suite import Suite
 from pso_lib.experiments.survival import SURVIVAL
-from pso_lib.experiments.unstable import INSTABILITY
 
-__all__ = ["KINDS", "experiment", "kind_named", "kind_of", "names"]
+__all__ = ["SUITES", "experiment", "suite_named", "suite_of", "names"]
 
-KINDS: dict[str, Kind] = {kind.schema.name: kind for kind in (DEPTH, INSTABILITY, SURVIVAL)}
+SUITES: dict[str, Suite] = {kind.schema.name: kind for kind in (DEPTH, INSTABILITY, SURVIVAL)}
 
 
 def names() -> list[str]:
     """The names of all experiments."""
-    return [name for kind in KINDS.values() for name in kind.names()]
+    return [name for kind in SUITES.values() for name in kind.names()]
 
 
 def experiment(name: str, scale: str = "full"):
@@ -24,18 +24,18 @@ def experiment(name: str, scale: str = "full"):
     """
     require_choice("experiment", name, names())
     require_choice("scale", scale, ("smoke", "quick", "full"))
-    return next(kind for kind in KINDS.values() if name in kind.names()).experiment(name, scale)
+    return next(kind for kind in SUITES.values() if name in kind.names()).experiment(name, scale)
 
 
-def kind_of(plan) -> Kind:
+def suite_of(plan) -> Suite:
     """The kind of a plan."""
-    for kind in KINDS.values():
+    for kind in SUITES.values():
         if isinstance(plan, kind.plan):
             return kind
-    known = ", ".join(kind.plan.__name__ for kind in KINDS.values())
+    known = ", ".join(kind.plan.__name__ for kind in SUITES.values())
     raise ValueError(f"{type(plan).__name__} is no experiment; give a name, or a plan of one of the types {known}.")
 
 
-def kind_named(result: dict) -> Kind | None:
+def suite_named(result: dict) -> Suite | None:
     """The kind of a result; None if this library does not know it."""
-    return KINDS.get(result.get("kind", DEPTH.schema.name))
+    return SUITES.get(result.get("kind", DEPTH.schema.name))

@@ -16,9 +16,9 @@ import torch
 
 from pso_lib.errors import require_positive, require_positive_int
 from pso_lib.experiments import record
-from pso_lib.experiments.kind import Kind, Sources, Unit
 from pso_lib.experiments.record import Journal, ResultError
-from pso_lib.experiments.registry import experiment, kind_of
+from pso_lib.experiments.registry import experiment, suite_of
+from pso_lib.experiments.suite import Sources, Suite, Unit
 
 __all__ = ["live", "provenance", "run"]
 
@@ -56,7 +56,7 @@ def run(
         OSError: the folder cannot be written; finished units are kept.
     """
     protocol = experiment(name, scale) if isinstance(name, str) else name
-    kind = kind_of(protocol)
+    kind = suite_of(protocol)
     plan = _changed(protocol, kind, epochs=epochs, evaluations=evaluations, seeds=seeds)
     _check_device(device)
     target = record.path_of(plan.name, scale, folder)
@@ -96,7 +96,7 @@ def _recorded(plan, scale: str, target: Path, again: bool, progress) -> dict | N
     return result
 
 
-def _work(plan, kind: Kind, units: Sequence[Unit], journal: Journal, sources: Sources, device: str, progress) -> None:
+def _work(plan, kind: Suite, units: Sequence[Unit], journal: Journal, sources: Sources, device: str, progress) -> None:
     """Run what is left."""
     total = sum(unit.work for unit in units)
     done = sum(unit.work for unit in units if unit.key in journal.units)
@@ -118,7 +118,7 @@ def live(plan, *, device: str | None = None, root: Path | None = None) -> list[d
     """Run an experiment here and now and return its runs; nothing is written. By default on CUDA if there is any."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
-    kind, sources, runs = kind_of(plan), Sources(root, device), []
+    kind, sources, runs = suite_of(plan), Sources(root, device), []
     for unit in kind.units(plan):
         runs += kind.run_unit(plan, unit, sources, device, runs)["runs"]
     return runs
@@ -153,7 +153,7 @@ def _commit(checkout: Path) -> str:
     return commit if git.returncode == 0 and Path(top).resolve() == checkout.resolve() else "unknown"
 
 
-def _changed(plan, kind: Kind, **given):
+def _changed(plan, kind: Suite, **given):
     changes = {key: value for key, value in given.items() if value is not None}
     for key in changes:
         if key not in kind.schema.overrides:
@@ -175,7 +175,7 @@ def _check_device(device: str) -> None:
         raise ValueError("device='meta' holds no numbers; give 'cpu', 'cuda' or 'cuda:1'.")
 
 
-def _check_journal(journal: Journal, plan, kind: Kind, units: Sequence[Unit]) -> None:
+def _check_journal(journal: Journal, plan, kind: Suite, units: Sequence[Unit]) -> None:
     """Every unit in it is planned and whole."""
     planned = {unit.key: unit for unit in units}
     for key, part in journal.units.items():
@@ -193,7 +193,7 @@ def _check_journal(journal: Journal, plan, kind: Kind, units: Sequence[Unit]) ->
             )
 
 
-def _assemble(plan, kind: Kind, scale: str, journal: Journal, units: Sequence[Unit], device, protocol) -> dict:
+def _assemble(plan, kind: Suite, scale: str, journal: Journal, units: Sequence[Unit], device, protocol) -> dict:
     parts = [journal.units[unit.key] for unit in units]
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     return {

@@ -95,22 +95,22 @@ _RUN = {
 _TIMINGS = ("seconds", "overhead", "plain_step_ms", "trigger_step_ms")
 
 
-def methods_fit(patient: dict, methods: list[dict]) -> list[str]:
-    """The names of the methods that a patient is trained with: QK-norm, for one, is for attention alone."""
-    unfit = {"qk_norm"} if patient["task"] != "transformer" else set()
-    unfit |= {"muon"} if patient["optimizer"] != "adamw" else set()
-    chosen = patient["methods"]
-    return [m["name"] for m in methods if (not chosen or m["name"] in chosen) and m["peer"] not in unfit]
+def methods_fit(workload: dict, methods: list[dict]) -> list[str]:
+    """The names of the methods that a workload is trained with: QK-norm, for one, is for attention alone."""
+    unfit = {"qk_norm"} if workload["task"] != "transformer" else set()
+    unfit |= {"muon"} if workload["optimizer"] != "adamw" else set()
+    chosen = workload["methods"]
+    return [m["name"] for m in methods if (not chosen or m["name"] in chosen) and m["baseline"] not in unfit]
 
 
 def _unstable_runs(configuration: dict) -> list[tuple]:
     return [
         run
-        for patient in configuration["patients"]
+        for workload in configuration["workloads"]
         for run in product(
-            [patient["name"]],
-            methods_fit(patient, configuration["methods"]),
-            patient["rates"] or configuration["rates"],
+            [workload["name"]],
+            methods_fit(workload, configuration["methods"]),
+            workload["rates"] or configuration["rates"],
             range(configuration["seeds"]),
         )
     ]

@@ -19,22 +19,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pso_lib.analysis.jacobian import jacobian
+from pso_lib.analysis.persistence import persistent_dimension
+from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank
 from pso_lib.data import Images
 from pso_lib.errors import require_choice
 from pso_lib.experiments import schema
-from pso_lib.experiments.catalogue import Arm as Start
-from pso_lib.experiments.catalogue import build
-from pso_lib.experiments.catalogue import experiment as deep_experiment
-from pso_lib.experiments.kind import Kind, Sources, Unit
-from pso_lib.experiments.methods import Method, arm_of, times_of
-from pso_lib.experiments.tables import survival_table
-from pso_lib.experiments.unstable import record_of, spectra
-from pso_lib.jacobian import jacobian, singular_values, spectrum_stable_rank
-from pso_lib.networks import DeepNetwork
-from pso_lib.patients import Task, hidden_matrices
-from pso_lib.peers import Arm, orthogonality
-from pso_lib.persistence import persistent_dimension
-from pso_lib.stability import run as train
+from pso_lib.experiments.depth_plans import experiment as deep_experiment
+from pso_lib.experiments.instability import record_of, spectra
+from pso_lib.experiments.methods import Method, baseline_of, times_of
+from pso_lib.experiments.starts import Start as Start
+from pso_lib.experiments.starts import build
+from pso_lib.experiments.suite import Sources, Suite, Unit
+from pso_lib.nn.networks import DeepNetwork
+from pso_lib.nn.weights import hidden_matrices
+from pso_lib.train.baselines import Baseline, orthogonality
+from pso_lib.train.monitored import run as train
+from pso_lib.train.workloads import Workload
 
 __all__ = ["PENALTIES", "SURVIVAL", "Survival", "distance", "measure", "names"]
 
@@ -44,9 +45,9 @@ STRICT, LOOSE = 1e-5, 0.1  # tolerances
 
 
 @dataclass(frozen=True)
-class Keeping(Method):
+class Regularised(Method):
     """A method, with a penalty on departure. ``strength`` times: "orthogonality", the sum of |W^T W - I|_F^2 over A
-    and B; "distance", the sum of |W - W_0|_F^2. ``peer`` "" and ``action`` "" together: nothing but Adam."""
+    and B; "distance", the sum of |W - W_0|_F^2. ``baseline`` "" and ``action`` "" together: nothing but Adam."""
 
     penalty: str = ""
     strength: float = 0.0
@@ -69,7 +70,7 @@ class Survival:
     dataset: str
     starts: tuple[Start, ...]
     depths: tuple[int, ...]
-    methods: tuple[Keeping, ...]
+    methods: tuple[Regularised, ...]
     rates: tuple[float, ...]
     seeds: int = 3
     steps: int = 800
@@ -90,11 +91,11 @@ def _starts(*wanted: str) -> tuple[Start, ...]:
 
 
 _METHODS = (
-    Keeping("adam", action=""),
-    Keeping("pss_clip"),
-    Keeping("periodic", trigger="periodic", period=100),
-    Keeping("orthogonality", action="", penalty="orthogonality", strength=0.1),
-    *(Keeping(f"distance_{s:g}", action="", penalty="distance", strength=s) for s in (0.1, 1.0, 10.0)),
+    Regularised("adam", action=""),
+    Regularised("pss_clip"),
+    Regularised("periodic", trigger="periodic", period=100),
+    Regularised("orthogonality", action="", penalty="orthogonality", strength=0.1),
+    *(Regularised(f"distance_{s:g}", action="", penalty="distance", strength=s) for s in (0.1, 1.0, 10.0)),
 )
 
 # 3 starts x 2 depths x 7 methods x 2 rates x 3 seeds = 252 runs of 800 steps, 3 s at 20 layers and 7 s
@@ -154,7 +155,7 @@ def experiment(name: str, scale: str = "full") -> Survival:
     )
 
 
-class _Survival(Kind):
+class _Survival(Suite):
     schema = schema.SURVIVAL
     plan = Survival
 
@@ -180,14 +181,14 @@ class _Survival(Kind):
     def run_unit(self, plan: Survival, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
         start, depth, method, rate = unit.what
         images = sources.images(plan.dataset)
-        task = _task(plan, start, depth, images)
+        task = _workload(plan, start, depth, images)
         probes = images.test_x[: plan.probes]
         runs = []
         for seed in range(plan.seeds):
             first: dict[str, Tensor] = {}
             found = train(
                 task,
-                _arm(plan, method, first, seed),
+                _baseline(plan, method, first, seed),
                 lr=rate,
                 seed=seed,
                 steps=plan.steps,
@@ -234,7 +235,7 @@ def distance(model: nn.Module, first: dict[str, Tensor]) -> Tensor:
     return torch.stack([(W - first[name]).square().sum() for name, W in hidden_matrices(model).items()]).sum()
 
 
-def _task(plan: Survival, start: Start, depth: int, images: Images) -> Task:
+def _workload(plan: Survival, start: Start, depth: int, images: Images) -> Workload:
     """Training images in, batches drawn with replacement, the loss on the first 2,000 test images out."""
     x, y = images.train_x, images.train_y
     held_x, held_y = images.test_x[:2000], images.test_y[:2000]
@@ -252,7 +253,7 @@ def _task(plan: Survival, start: Start, depth: int, images: Images) -> Task:
         return build(start, depth, plan.width, x.shape[1], images.classes, generator.initial_seed(), device=x.device)
 
     name = f"{start.name} L={depth}"
-    return Task(
+    return Workload(
         name,
         make,
         draw,
@@ -267,7 +268,7 @@ def _adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
 
 
-def _arm(plan: Survival, method: Keeping, first: dict[str, Tensor], seed: int) -> Arm:
+def _baseline(plan: Survival, method: Regularised, first: dict[str, Tensor], seed: int) -> Baseline:
     """A method's arm on Adam; ``first`` is filled with the weights of the start."""
     require_choice("penalty", method.penalty, PENALTIES)
 
@@ -279,8 +280,8 @@ def _arm(plan: Survival, method: Keeping, first: dict[str, Tensor], seed: int) -
         "distance": lambda model: method.strength * distance(model, first),
     }
     times = times_of(method, plan.steps, plan.detector[0], 0, seed)
-    guard = arm_of(method, *plan.detector, times).guard if method.action else None
-    return Arm(method.name, optimizer=_adam, prepare=note, penalty=penalties.get(method.penalty), guard=guard)
+    guard = baseline_of(method, *plan.detector, times).guard if method.action else None
+    return Baseline(method.name, optimizer=_adam, prepare=note, penalty=penalties.get(method.penalty), guard=guard)
 
 
 def _watch(first: dict[str, Tensor], probes: Tensor) -> Callable:
@@ -291,3 +292,31 @@ def _watch(first: dict[str, Tensor], probes: Tensor) -> Callable:
         return spectra(step, network) | measure(network, probes) | {"departure": gone}
 
     return watch
+
+
+def survival_table(result: dict) -> Iterator[str]:
+    """Means over seeds: what was watched at the first look and at the last."""
+    keys = (
+        "persistent_dimension",
+        "loose_dimension",
+        "softened_count",
+        "jacobian_stable_rank",
+        "stable_rank",
+        "departure",
+    )
+    yield "mean over seeds, before training -> at the last look"
+    yield f"{'start, L, rate, method':44}{'accuracy':>9}{'triggers':>9}" + "".join(f"{key:>22}" for key in keys)
+    groups: dict[tuple, list[dict]] = {}
+    for run in result["runs"]:
+        groups.setdefault((run["start"], run["depth"], run["lr"], run["method"]), []).append(run)
+    for (start, depth, lr, method), runs in groups.items():
+        fired = sum(len(run["triggers"]) for run in runs) / len(runs)
+        ends = (f"{_mean(runs, key, 0)} -> {_mean(runs, key, -1)}" for key in keys)
+        accuracy = sum(run["accuracy"] or 0.0 for run in runs) / len(runs)
+        row = f"{start} {depth} {lr:g} {method}"
+        yield f"{row:44}{accuracy:>9.3f}{fired:>9.1f}" + "".join(f"{end:>22}" for end in ends)
+
+
+def _mean(runs: list[dict], key: str, index: int) -> str:
+    values = [run["watched"][key][index] for run in runs]
+    return "–" if None in values else f"{sum(values) / len(values):.3g}"

@@ -7,10 +7,10 @@ import torch
 
 from pso_lib.data import load as load_images
 from pso_lib.experiments import experiment, load, select, summary, trained
-from pso_lib.experiments.catalogue import build
-from pso_lib.init import haar
-from pso_lib.networks import deep_network
-from pso_lib.pss import smooth_
+from pso_lib.experiments.starts import build
+from pso_lib.nn.init import haar
+from pso_lib.nn.networks import deep_network
+from pso_lib.smoothing import smooth_
 
 
 @pytest.mark.parametrize(("beta1", "beta2", "limit"), [(0.9, 0.999, 7.27), (0.9, 0.95, 1.165)])

@@ -1,0 +1,172 @@
+"""Where a network that is affine in pieces bends, and how far away that is.
+
+Kinks are found for the activations of ``pso_lib`` and for torch's own modules that have some; an activation called as
+a bare function, or a max-pooling, is not seen.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vmap
+
+from pso_lib.analysis.transforms import lacks_vmap, module_of, named_dtypes, of_points, plain_kernels, row_jacobians
+from pso_lib.nn.activations import Activation, nearest_kink_offset
+
+__all__ = ["kink_distance", "kink_margin", "lies_on_kink"]
+
+# Elements that one chunk may hold in its largest intermediate: 32 MB in float64.
+CHUNK_ELEMENTS = 2**22
+
+
+def _unless(straight: bool, *kinks: float) -> tuple[float, ...]:
+    return () if straight else kinks
+
+
+# Subclasses count as what they extend; ReLU6 is a Hardtanh.
+_TORCH_KINKS = {
+    nn.ReLU: lambda m: (0.0,),
+    nn.LeakyReLU: lambda m: _unless(m.negative_slope == 1, 0.0),
+    nn.PReLU: lambda m: (0.0,),  # channel by channel, see _offset
+    nn.RReLU: lambda m: _unless(m.lower == m.upper == 1, 0.0),
+    nn.Hardtanh: lambda m: (m.min_val, m.max_val),
+    nn.Threshold: lambda m: (m.threshold,),
+    nn.Softshrink: lambda m: _unless(m.lambd == 0, -m.lambd, m.lambd),
+    nn.Hardshrink: lambda m: _unless(m.lambd == 0, -m.lambd, m.lambd),
+    nn.Hardsigmoid: lambda m: (-3.0, 3.0),
+    nn.Hardswish: lambda m: (-3.0, 3.0),
+    nn.ELU: lambda m: _unless(m.alpha == 1, 0.0),
+    nn.SELU: lambda m: (0.0,),
+}
+
+
+def kink_margin(f, x: Tensor) -> Tensor:
+    """The smallest |pre-activation - kink| over all units, (N, n) to (N,); infinite without kinks."""
+    with torch.no_grad(), _recorded_offsets(f) as record, named_dtypes(f, x):
+        f(x)
+    if not record:
+        return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
+    return torch.stack([offset.abs().flatten(1).amin(1) for offset in record]).amin(0)
+
+
+def kink_distance(f, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+    """The exact Euclidean distance of each input to the nearest kink in input space, (N, n) to (N,).
+
+    Inside its region f is affine, so each unit's pre-activation z is too, and the region is the convex
+    set where none reaches its kink: the distance to its boundary is the least |z - kink| / |grad z|.
+    For activations with smooth pieces only it is infinite; with smooth ones mixed in, first order only.
+    """
+    offsets, gradients = _offsets_and_gradients(f, x, chunk_size)
+    if offsets.shape[1] == 0:
+        return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
+    return torch.where(_alive(gradients), offsets.abs() / gradients, torch.inf).amin(1)
+
+
+def lies_on_kink(f, x: Tensor) -> Tensor:
+    """Which rows lie on a kink to within rounding: at most 4 eps |x| away, (N, n) to (N,)."""
+    tolerance = 4 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, dim=1)
+    mask = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    offsets, slopes = _offsets_and_slopes(f, x)
+    if offsets.shape[1] == 0:
+        return mask
+    near = (offsets.abs() <= 30 * tolerance[:, None] * slopes) & _alive(slopes, 0.01)
+    rows = near.any(1).nonzero().flatten()
+    if len(rows):  # few: look closer
+        mask[rows] = kink_distance(f, x[rows]) <= tolerance[rows]
+    return mask
+
+
+def _alive(gradients: Tensor, factor: float = 1.0) -> Tensor:
+    # A unit whose gradient is rounding does not depend on x, so its kink is nowhere near: a unit that
+    # dead units feed sits at exactly 0 without being a boundary of anything.
+    return gradients > factor * torch.finfo(gradients.dtype).eps ** 0.5 * gradients.amax(1, keepdim=True)
+
+
+def _offsets_and_gradients(f, x: Tensor, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+    """z - kink for all U units, (N, U), and the norms of their gradients by x, (N, U)."""
+    with _offsets_of(f, x) as offsets:
+        units = len(offsets(x[0])[0])
+        chunk = chunk_size or max(1, 4 * CHUNK_ELEMENTS // max(1, units * x.shape[1]))
+        norms, values = [], []
+        for part in x.split(chunk):
+            gradients, offset = row_jacobians(offsets, part, wide=False, chunk=chunk, has_aux=True)
+            norms.append(gradients.norm(dim=-1))
+            values.append(offset)
+    return torch.cat(values), torch.cat(norms)
+
+
+def _offsets_and_slopes(f, x: Tensor) -> tuple[Tensor, Tensor]:
+    """z - kink, (N, U), and roughly |grad z|, (N, U): its root mean square along four random directions.
+
+    A forward derivative each, where the gradients would take n. Too small by a factor of 30 once in a million.
+    """
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(4, x.shape[1], generator=generator, dtype=torch.float64).to(x)
+    with _offsets_of(f, x) as offsets:
+
+        def along(point: Tensor) -> tuple[Tensor, Tensor]:
+            slopes = vmap(lambda d: jvp(lambda p: offsets(p)[0], (point,), (d,))[1])(v)
+            return offsets(point)[0], slopes.square().mean(0).sqrt()
+
+        units = len(offsets(x[0])[0])
+        try:
+            with plain_kernels():
+                return vmap(along, chunk_size=max(1, CHUNK_ELEMENTS // max(1, 4 * units)))(x)
+        except NotImplementedError:  # an operation without forward mode
+            pass
+        except RuntimeError as error:
+            if not lacks_vmap(error):
+                raise
+    return _offsets_and_gradients(f, x, None)
+
+
+@contextmanager
+def _offsets_of(f, x: Tensor):
+    """A function from a point to z - kink of all units, twice: as ``row_jacobians`` wants it with ``has_aux``."""
+    g = of_points(f, x)
+    with _recorded_offsets(f) as record:
+
+        def offsets(point: Tensor) -> tuple[Tensor, Tensor]:
+            record.clear()
+            g(point)
+            values = torch.cat([r.flatten() for r in record]) if record else point.new_zeros(0)
+            return values, values
+
+        with torch.no_grad():
+            yield offsets
+
+
+@contextmanager
+def _recorded_offsets(f) -> Iterator[list[Tensor]]:
+    """Collect z - kink of every piecewise-affine activation that f calls, while the context is open."""
+    module = module_of(f)
+    record, handles = [], []
+
+    def hook(activation, args, kwargs):
+        record.append(_offset(activation, args[0] if args else next(iter(kwargs.values()))))
+
+    for part in module.modules() if module is not None else ():
+        if _kinks_of(part) is not None or (isinstance(part, Activation) and part.is_affine_in_pieces):
+            handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _kinks_of(part: nn.Module):
+    return next((kinks for kind, kinks in _TORCH_KINKS.items() if isinstance(part, kind)), None)
+
+
+def _offset(activation: nn.Module, z: Tensor) -> Tensor:
+    """z minus the nearest kink, infinite where there is none."""
+    if isinstance(activation, Activation):
+        return activation.kink_offset(z)
+    offset = nearest_kink_offset(z, _kinks_of(activation)(activation))
+    if isinstance(activation, nn.PReLU):
+        slopes = activation.weight.detach()
+        slopes = slopes if slopes.numel() == 1 else slopes.view(-1, *[1] * (z.ndim - 2))  # channels: the second axis
+        offset = torch.where(slopes == 1, torch.inf, offset)
+    return offset

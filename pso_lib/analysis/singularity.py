@@ -1,0 +1,158 @@
+"""How singular a network's weights are, and what that does to gradients and representations.
+
+A weight W of stable rank SR = |W|_F^2 / sigma_1^2 acts on about SR directions. The quantities here say how few
+these are (``stable_rank``), how much of the gradient falls on them (``stable_jacobian_energy``), how alike the
+gradients of different examples have become (``ntk_top_eigenvalue``), and how alike the tokens (``token_similarity``).
+
+The names are those of the paper by Cao and others. It leaves open how SR is rounded and what the energy is a share
+of: both are arguments here.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank, stable_rank
+from pso_lib.analysis.transforms import plain_attention
+from pso_lib.errors import UndefinedError, require_choice, require_finite, require_positive_int
+from pso_lib.nn.weights import Weights, as_matrix, chosen_weights
+from pso_lib.norms import cosines, unit
+
+__all__ = [
+    "DENOMINATORS",
+    "ROUNDINGS",
+    "as_matrix",
+    "chosen_weights",
+    "leading_count",
+    "ntk_gram",
+    "ntk_top_eigenvalue",
+    "require_rounding",
+    "singular_values",
+    "spectrum_stable_rank",
+    "stable_jacobian_energy",
+    "stable_rank",
+    "token_similarity",
+]
+
+ROUNDINGS = ("floor", "ceil")
+DENOMINATORS = ("pairs", "gradient")
+
+
+def require_rounding(k: int | str) -> int | str:
+    """k itself, a number as Python's own. ``ValueError`` unless it is "floor", "ceil" or an integer of at least 1."""
+    if not isinstance(k, str):
+        return require_positive_int("k", k)
+    require_choice("k", k, ROUNDINGS)
+    return k
+
+
+def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> Tensor:
+    """How many leading singular values are meant: floor or ceiling of the stable rank, or k itself; (...) to (...).
+
+    A stable rank within rounding of an integer counts as that integer, so that an orthogonal n x n matrix has n.
+
+    Raises:
+        ValueError: k is unknown, or an integer above ``rank``, the number of singular values.
+    """
+    k = require_rounding(k)
+    if not isinstance(k, str):
+        if k > rank:
+            raise ValueError(f"k={k} exceeds the {rank} singular values of the matrix; give k <= {rank}.")
+        return torch.full_like(stable_rank, k, dtype=torch.int64)
+    slack = 32 * torch.finfo(stable_rank.dtype).eps * stable_rank
+    rounded = torch.floor(stable_rank + slack) if k == "floor" else torch.ceil(stable_rank - slack)
+    return rounded.long().clamp(1, rank)
+
+
+def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", denominator: str = "pairs") -> Tensor:
+    """The share of the gradient G = dL/dW on the k leading singular pairs of W: (..., m, n), (..., m, n) to (...).
+
+    With W = sum_i sigma_i u_i v_i^T: the sum of (u_i^T G v_i)^2 over i <= k, divided by
+
+    Args:
+        k: "floor" of the stable rank of W (the paper's text), "ceil" of it (the authors' published code), or a number.
+        denominator: "pairs", the same sum over all i (the text), so that 1 is reached; or "gradient", |G|_F^2 (a
+            third reading), which counts what moves singular vectors too and is never larger.
+
+    Raises:
+        ValueError: shapes that differ, non-finite entries, a zero W, a gradient with nothing to share.
+    """
+    require_choice("denominator", denominator, DENOMINATORS)
+    if W.ndim < 2 or W.shape != G.shape:
+        raise ValueError(f"W has shape {tuple(W.shape)} and G {tuple(G.shape)}; both must be (..., m, n).")
+    require_finite("W", W)
+    require_finite("G", G)
+    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    scale = G.abs().amax((-2, -1))
+    G = G / torch.where(scale > 0, scale, 1)[..., None, None]  # squares of tiny gradients would underflow
+    pairs = ((U.mT @ G) * Vh).sum(-1) ** 2  # (..., r): (u_i^T G v_i)^2
+    whole = pairs.sum(-1) if denominator == "pairs" else (G**2).sum((-2, -1))
+    if (whole == 0).any():
+        raise UndefinedError(f"G has no {denominator} energy for W (a zero gradient?); its share is not defined.")
+    count = leading_count(spectrum_stable_rank(s), k, rank=s.shape[-1])
+    leading = torch.arange(s.shape[-1], device=s.device) < count[..., None]
+    return (pairs * leading).sum(-1) / whole
+
+
+def ntk_gram(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    *,
+    weights: Weights = None,
+    chunk_size: int = 8,
+) -> Tensor:
+    """Cosines between the gradients of N examples' losses: the Gram matrix of g_i / |g_i|, (N, N).
+
+    Args:
+        loss: ``loss(model(x[i:i+1]), y[i:i+1])`` to a number, for one example.
+        weights: which to differentiate by, as in ``chosen_weights``.
+        chunk_size: how many examples at once. The N gradients themselves are kept: N times the chosen weights.
+
+    The model runs in evaluation mode, so that an example's gradient is its own; modes are put back. An example
+    without gradient keeps a zero row. Raises ``ValueError`` for non-finite gradients or examples that do not fit.
+    """
+    require_positive_int("chunk_size", chunk_size)
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"x has {len(x)} examples and y {len(y)}; give equally many, at least one.")
+    chosen = {name: p.detach() for name, p in chosen_weights(model, weights).items()}
+    rest = {name: p.detach() for name, p in model.named_parameters() if name not in chosen}
+
+    def one(values, example, target):
+        return loss(functional_call(model, (values, rest), (example[None],)), target[None])
+
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        per_example = vmap(grad(one), in_dims=(None, 0, 0))
+        with plain_attention():
+            rows = [
+                torch.cat([g.flatten(1) for g in per_example(chosen, a, b).values()], 1)
+                for a, b in zip(x.split(chunk_size), y.split(chunk_size), strict=True)
+            ]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    gradients = torch.cat(rows)
+    require_finite("the gradients", gradients)
+    return cosines(gradients)
+
+
+def ntk_top_eigenvalue(model: nn.Module, loss: Callable, x: Tensor, y: Tensor, **options) -> float:
+    """The largest eigenvalue of ``ntk_gram``: 1 if all gradients are orthogonal, N if all are parallel."""
+    return torch.linalg.eigvalsh(ntk_gram(model, loss, x, y, **options))[-1].item()
+
+
+def token_similarity(h: Tensor) -> Tensor:
+    """The cosine between two tokens' representations, averaged over all pairs: (..., T, d) to (...), T >= 2.
+
+    From |sum of unit vectors|^2, so linear in T. A zero vector has cosine 0 with all others.
+    """
+    if h.ndim < 2 or h.shape[-2] < 2:
+        raise ValueError(f"h has shape {tuple(h.shape)}; pairs of tokens need (..., T, d) with T >= 2.")
+    require_finite("h", h)
+    directions, tokens = unit(h), h.shape[-2]
+    return (directions.sum(-2).square().sum(-1) - directions.square().sum((-2, -1))) / (tokens * (tokens - 1))

@@ -1,0 +1,1 @@
+"""Sympy, exact to the last digit: mirrors, hinges, regions, folds and origami."""

@@ -1,0 +1,196 @@
+"""Experiments on depth: starts times depths times seeds, through the ensemble engine.
+
+A unit is one data set, one layer type and one depth: all its arms, seeds and rates train side by side. First, where
+the experiment says so, each arm's learning rate is chosen at this depth on held-out training images, which the
+reported runs then train on again.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from pso_lib import data
+from pso_lib.experiments import depth_plans, schema
+from pso_lib.experiments.depth_plans import Experiment
+from pso_lib.experiments.starts import Start, build, scale_of
+from pso_lib.experiments.suite import Sources, Suite, Unit, number
+from pso_lib.train.ensemble import Ensemble
+from pso_lib.train.loop import History
+
+__all__ = ["DEPTH", "Depth"]
+
+CHOOSING_SEED = 1_000  # no reported run uses it
+TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
+
+
+class Depth(Suite):
+    """See ``depth_plans.Experiment``."""
+
+    schema = schema.DEPTH
+    plan = Experiment
+
+    def names(self) -> list[str]:
+        return depth_plans.names()
+
+    def experiment(self, name: str, scale: str) -> Experiment:
+        return depth_plans.experiment(name, scale)
+
+    def units(self, plan: Experiment) -> list[Unit]:
+        """Shallow depths first, so that a first picture comes early."""
+        layers = sorted({arm.layer for arm in plan.arms})
+        return [
+            Unit(f"{dataset}/{layer}/L={depth}", _work(plan, layer, depth), (dataset, layer, depth))
+            for dataset in plan.datasets
+            for depth in plan.depths
+            for layer in layers
+        ]
+
+    def size(self, plan: Experiment, unit: Unit) -> int:
+        _, layer, _ = unit.what
+        rates = 1 if plan.choose_rate else len(plan.rates)
+        return sum(arm.layer == layer for arm in plan.arms) * plan.seeds * rates
+
+    def run_unit(self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+        dataset, layer, depth = unit.what
+        return _run_unit(plan, sources.images(dataset), dataset, layer, depth, device)
+
+    def extras(self, plan: Experiment, parts: Sequence[dict]) -> dict:
+        return {"choosing": [choice for part in parts for choice in part["choosing"]]}
+
+    def provenance(self, protocol: Experiment) -> dict:
+        return {"protocol_epochs": protocol.epochs}
+
+    def table(self, result: dict) -> Iterator[str]:
+        """Mean, minimum and maximum of the test accuracy over seeds: arms down, depths across."""
+        configuration, runs = result["configuration"], result["runs"]
+        epochs, protocol = configuration["epochs"], result["provenance"]["protocol_epochs"]
+        yield f"{epochs:g} epochs" + ("" if epochs == protocol else f" (the protocol has {protocol:g})")
+        depths = sorted({r["depth"] for r in runs})
+        # one line per arm, and per rate where the rates are what is compared
+        several = not configuration["choose_rate"] and len(configuration["rates"]) > 1
+        for dataset in dict.fromkeys(r["dataset"] for r in runs):
+            yield f"\n{dataset:28}" + "".join(f"{f'L = {d}':>20}" for d in depths)
+            for label in dict.fromkeys(
+                (r["arm"], r["lr"] if several else None) for r in runs if r["dataset"] == dataset
+            ):
+                row = f"{label[0]}" + (f" {label[1]:g}" if several else "")
+                cells = []
+                for depth in depths:
+                    found = [
+                        r["test_accuracy"]
+                        for r in runs
+                        if (r["dataset"], r["arm"], r["depth"]) == (dataset, label[0], depth)
+                        and (not several or r["lr"] == label[1])
+                    ]
+                    spread = f"{sum(found) / len(found):.3f} [{min(found):.3f}, {max(found):.3f}]" if found else "–"
+                    cells.append(f"{spread:>20}")
+                yield f"{row:28}" + "".join(cells)
+
+
+DEPTH = Depth()
+
+
+def _work(plan: Experiment, layer: str, depth: int) -> float:
+    arms = sum(arm.layer == layer for arm in plan.arms)
+    if plan.choose_rate:
+        return arms * depth * plan.epochs * (plan.seeds + len(plan.rates) * plan.choosing)
+    return arms * depth * plan.seeds * plan.epochs * len(plan.rates)
+
+
+def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, depth: int, device: str) -> dict:
+    arms = [arm for arm in plan.arms if arm.layer == layer]
+    choosing: list[dict] = []
+    if plan.choose_rate:
+        held = images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
+        jobs = [(arm, CHOOSING_SEED, rate) for arm in arms for rate in plan.rates]
+        found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, device, evaluations=1)
+        choosing = [
+            {"arm": arm.name, "depth": depth, "dataset": dataset, "lr": rate, "held_out_accuracy": _final(history)}
+            for (arm, _, rate), history in zip(jobs, found, strict=True)
+        ]
+        best = {
+            arm.name: max((c for c in choosing if c["arm"] == arm.name), key=lambda c: c["held_out_accuracy"])["lr"]
+            for arm in arms
+        }
+        jobs = [(arm, seed, best[arm.name]) for arm in arms for seed in range(plan.seeds)]
+    else:
+        jobs = [(arm, seed, rate) for arm in arms for rate in plan.rates for seed in range(plan.seeds)]
+    histories = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
+    runs = [
+        _as_run(plan, dataset, arm, depth, seed, rate, history)
+        for (arm, seed, rate), history in zip(jobs, histories, strict=True)
+    ]
+    return {"data": images.description, "choosing": choosing, "runs": runs}
+
+
+def _train(
+    plan: Experiment,
+    images: data.Images,
+    depth: int,
+    jobs: list[tuple[Start, int, float]],
+    epochs: float,
+    device: str,
+    *,
+    evaluations: int,
+) -> list[History]:
+    steps = max(1, round(epochs * (len(images.train_y) // plan.batch)))
+    histories: list[History | None] = [None] * len(jobs)
+    # One activation and one beta at a time: the engine trains networks of one shape.
+    shapes: dict[tuple, list[int]] = {}
+    for index, (arm, _, _) in enumerate(jobs):
+        shapes.setdefault((arm.activation, scale_of(arm, depth) if arm.layer == "B" else 0), []).append(index)
+    together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
+    for indices in shapes.values():
+        for first in range(0, len(indices), together):
+            chunk = indices[first : first + together]
+            networks = [
+                build(jobs[i][0], depth, plan.width, images.train_x.shape[1], images.classes, jobs[i][1], device=device)
+                for i in chunk
+            ]
+            found = Ensemble(networks).train(
+                images,
+                steps=steps,
+                lr=[jobs[i][2] for i in chunk],
+                batch=plan.batch,
+                generators=[torch.Generator().manual_seed(jobs[i][1]) for i in chunk],
+                eval_every=max(1, steps // evaluations),
+            )
+            for i, history in zip(chunk, found, strict=True):
+                histories[i] = history
+    return histories
+
+
+def _as_run(plan, dataset: str, arm: Start, depth: int, seed: int, rate: float, history: History) -> dict:
+    return {
+        "dataset": dataset,
+        "arm": arm.name,
+        "layer": arm.layer,
+        "init": arm.init,
+        "depth": depth,
+        "width": plan.width,
+        "seed": seed,
+        "lr": rate,
+        "epochs": plan.epochs,
+        "test_accuracy": _final(history),
+        "diverged": history.diverged,
+        "curve": {
+            "steps": list(history.steps),
+            "test_accuracy": [number(a) or 0.0 for a in history.test_accuracy],
+            "loss": _thinned(history),
+        },
+    }
+
+
+def _final(history: History) -> float:
+    """The last accuracy; a network that has diverged answers nothing right."""
+    return number(history.final_accuracy) or 0.0
+
+
+def _thinned(history: History) -> list[float | None]:
+    """The mean training loss between evaluations; None where it was not finite."""
+    bounds = [0, *[step for step in history.steps if step > 0]]
+    means = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        part = history.loss[start:end]
+        means.append(number(sum(part) / len(part)) if part else None)
+    return means

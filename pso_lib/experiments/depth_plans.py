@@ -1,0 +1,221 @@
+"""The experiments, as data. An arm is a network at its start; an experiment is arms times depths times seeds."""
+
+from dataclasses import dataclass, replace
+
+from pso_lib.errors import require_choice
+from pso_lib.experiments.starts import Start
+
+__all__ = ["Experiment", "experiment", "names"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms times depths times seeds on one or more data sets, under one protocol.
+
+    Attributes:
+        question: what it asks, one sentence.
+        rates: the common grid of learning rates. With ``choose_rate`` each arm at each depth gets the one with the
+            best accuracy on ``held_out`` training images after a share ``choosing`` of the epochs; else every rate
+            is run.
+    """
+
+    name: str
+    question: str
+    arms: tuple[Start, ...]
+    datasets: tuple[str, ...]
+    depths: tuple[int, ...]
+    seeds: int
+    epochs: float
+    rates: tuple[float, ...]
+    choose_rate: bool = True
+    choosing: float = 0.25
+    held_out: int = 5000
+    width: int = 64
+    batch: int = 128
+    evaluations: int = 8
+
+
+def _fold(name: str, init_: str, **options) -> Start:
+    return Start(name, "B", init_, blocks="orthogonal", **{"beta": -2.0} | options)
+
+
+TYPE_A = (
+    Start("he", "A", "he"),
+    Start("xavier", "A", "xavier"),
+    Start("orthogonal", "A", "orthogonal"),
+    Start("looks_linear", "A", "looks_linear"),
+    Start("shared", "A", "shared"),
+    Start("block", "A", "block", k=8),
+    Start("projection", "A", "projection", k=8),
+)
+TYPE_B = (
+    Start("he_residual", "B", "he"),
+    _fold("independent_folds", "independent_folds"),
+    _fold("shared_residual", "shared"),
+    _fold("block_residual", "block", k=8),
+    _fold("projection_residual", "projection", k=8),
+)
+
+BASELINES = (
+    Start("tanh_orthogonal", "A", "independent_folds", activation="tanh"),
+    Start("scaled_residual", "B", "he", beta=None),
+    Start("zero_branch", "B", "zero_branch"),
+)
+
+_GRID = (3e-5, 1e-4, 3e-4, 1e-3)
+_DEPTHS = (5, 20, 50, 100, 200)
+_DRIFTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+_full = {
+    e.name: e
+    for e in (
+        Experiment(
+            "depth",
+            "Which starts still learn as depth grows? (Figure 1 of Massucco et al.)",
+            TYPE_A + TYPE_B,
+            ("mnist",),
+            _DEPTHS,
+            seeds=5,
+            epochs=20,
+            rates=_GRID,
+        ),
+        Experiment(
+            "baselines",
+            "What do other cures reach under the same protocol?",
+            BASELINES,
+            ("mnist",),
+            (50, 200),
+            seeds=5,
+            epochs=10,
+            rates=_GRID,
+        ),
+        Experiment(
+            "subspace_dimension",
+            "How much of the width may be non-isometric? (their Figure 3)",
+            tuple(
+                Start(f"{name}_k{k}", "A", name, k=k)
+                for name in ("block", "projection")
+                for k in (1, 16, 32, 48, 56, 63)
+            ),
+            ("mnist",),
+            (50, 200),
+            seeds=5,
+            epochs=10,
+            rates=_GRID,
+        ),
+        Experiment(
+            "ends",
+            "Do the first and last affine layers have to be orthogonal? (their Figure 4)",
+            tuple(
+                replace(arm, name=f"{arm.name}_{ends}", ends=ends)
+                for arm in TYPE_A
+                if arm.name in ("he", "shared", "block", "projection")
+                for ends in ("orthogonal", "default")
+            ),
+            ("mnist",),
+            (5, 50, 200),
+            seeds=5,
+            epochs=10,
+            rates=_GRID,
+        ),
+        Experiment(
+            "learning_rate",
+            "Does the comparison depend on the learning rate? (their Figure 5)",
+            tuple(arm for arm in TYPE_A if arm.name in ("he", "shared")),
+            ("mnist",),
+            (5, 50),
+            seeds=5,
+            epochs=20,
+            rates=(1e-6, 1e-5, 1e-4, 1e-3),
+            choose_rate=False,
+        ),
+        Experiment(
+            "fixed_rates",
+            "Is a rate that learns well at first also safe to the end, at 200 layers?",
+            tuple(arm for arm in TYPE_A if arm.name in ("he", "looks_linear", "shared", "projection")),
+            ("mnist",),
+            (200,),
+            seeds=5,
+            epochs=20,
+            rates=(3e-5, 1e-4),
+            choose_rate=False,
+        ),
+        Experiment(
+            "activations",
+            "Which activations keep a persistent subspace, and which train?",
+            tuple(
+                Start(f"{start}_{activation}", "A", start, activation=activation)
+                for start in ("he", "shared")
+                for activation in ("relu", "leaky_relu", "abs", "tanh", "gelu", "silu")
+            ),
+            ("mnist",),
+            (5, 50, 200),
+            seeds=5,
+            epochs=10,
+            rates=_GRID,
+        ),
+        Experiment(
+            "persistence",
+            "How does trainability change as shared weights drift apart?",
+            tuple(Start(f"projection_drift_{drift:g}", "A", "drift", drift=drift) for drift in _DRIFTS)
+            + tuple(_fold(f"fold_drift_{drift:g}", "drift", drift=drift) for drift in _DRIFTS)
+            + (
+                Start("independent_projections", "A", "independent_folds"),
+                _fold("independent_folds", "independent_folds"),
+            ),
+            ("mnist",),
+            (50, 200),
+            seeds=5,
+            epochs=10,
+            rates=_GRID,
+        ),
+    )
+}
+
+# The same on two more data sets: results of their own, so that each can be run alone.
+for _name, _dataset in (("depth_fashion_mnist", "fashion-mnist"), ("depth_cifar10", "cifar10")):
+    _full[_name] = replace(_full["depth"], name=_name, datasets=(_dataset,))
+
+
+def _quick(e: Experiment) -> Experiment:
+    """Live, on two CPU cores: one data set, few steps, one rate."""
+    depths = tuple(d for d in e.depths if d in (5, 50, 200))
+    rates = e.rates if not e.choose_rate else (1e-4,)
+    return replace(
+        e, datasets=e.datasets[:1], depths=depths, seeds=2, epochs=0.3, rates=rates, choose_rate=False, evaluations=1
+    )
+
+
+def _smoke(e: Experiment) -> Experiment:
+    """For the tests: digits, three small depths at most, a handful of steps."""
+    depths = tuple(d for d in (3, 6, 9)[: len(e.depths)])
+    arms = tuple(replace(arm, k=min(arm.k, 12)) if arm.k is not None else arm for arm in e.arms)
+    return replace(
+        e,
+        arms=arms,
+        datasets=("digits",),
+        depths=depths,
+        seeds=2,
+        epochs=0.5,
+        rates=e.rates[:2],
+        choosing=0.4,
+        held_out=200,
+        width=16,
+        evaluations=2,
+    )
+
+
+def names() -> list[str]:
+    """The names of all experiments."""
+    return list(_full)
+
+
+def experiment(name: str, scale: str = "full") -> Experiment:
+    """The experiment of that name at a scale.
+
+    Raises:
+        ValueError: unknown name or scale; the text lists the known ones.
+    """
+    require_choice("experiment", name, _full)
+    require_choice("scale", scale, ("smoke", "quick", "full"))
+    return {"smoke": _smoke, "quick": _quick, "full": lambda e: e}[scale](_full[name])

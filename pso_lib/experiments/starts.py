@@ -1,0 +1,101 @@
+"""How a network starts, as data: the arms of the experiments on depth, and the networks they stand for."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pso_lib.nn import init
+from pso_lib.nn.networks import DeepNetwork, deep_network
+
+__all__ = ["Start", "build", "scale_of"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """One way to start a network.
+
+    Attributes:
+        name: unique within an experiment; a key of ``plots.METHODS`` where the book has a style for it.
+        layer: "A", B^T sigma(Ax + b), or "B", x + beta B^T sigma(Ax + b). Both with square A and B, both trained.
+        init: "he", "xavier", "orthogonal", "looks_linear", "shared", "block", "projection", "independent_folds" or
+            "drift" (Haar matrices that a share of ``drift`` turns away from one shared matrix), "zero_branch" (B = 0,
+            the idea that Fixup, ReZero and SkipInit share, without their trained scalars).
+        k, blocks: of the block and projection starts.
+        beta: of type B; None is 1 / sqrt(depth).
+        activation: its name.
+        ends: "orthogonal" or "default", the first and last affine layers.
+        drift: 0 is shared, 1 independent.
+    """
+
+    name: str
+    layer: str
+    init: str
+    k: int | None = None
+    blocks: str = "he"
+    beta: float | None = 1.0
+    activation: str = "relu"
+    ends: str = "orthogonal"
+    drift: float = 0.0
+
+
+def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: int, **options) -> DeepNetwork:
+    """The network of an arm; the same seed gives the same lift, readout and layers. ``options``: dtype, device."""
+    generator = torch.Generator().manual_seed(seed)
+    kind, layer_options = ("feedforward", {}) if arm.layer == "A" else ("residual", {"beta": scale_of(arm, depth)})
+    network = deep_network(
+        depth,
+        width,
+        layer=kind,
+        inputs=inputs,
+        classes=classes,
+        ends=arm.ends,
+        activation=arm.activation,
+        generator=generator,
+        **layer_options,
+        **options,
+    )
+    start = torch.Generator().manual_seed(1_000_003 * (seed + 1))
+    _starts[arm.init](network, arm, start)
+    return network
+
+
+def scale_of(arm: Start, depth: int) -> float:
+    """The beta of a type B arm at a depth."""
+    return 1 / math.sqrt(depth) if arm.beta is None else arm.beta
+
+
+def _drift(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
+    """Each layer's Q is the shared one times a rotation by the share ``drift`` of a random angle in every plane."""
+    n = network.dim
+    shared = init.haar(n, n, generator)
+    for layer in network.layers:
+        S = init.gaussian(n, n, math.pi * arm.drift / math.sqrt(n), generator)
+        Q = torch.linalg.matrix_exp((S - S.T) / 2) @ shared
+        layer.set_weights(A=Q, B=Q, b=0.0)
+
+
+def _independent(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
+    for layer in network.layers:
+        Q = init.haar(network.dim, network.dim, generator)
+        layer.set_weights(A=Q, B=Q, b=0.0)
+
+
+def _zero_branch(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
+    init.kaiming_(network, generator)
+    for layer in network.layers:
+        layer.set_weights(B=torch.zeros(layer.hidden, layer.dim, dtype=torch.float64))
+
+
+_starts = {
+    "he": lambda network, arm, g: init.kaiming_(network, g),
+    "xavier": lambda network, arm, g: init.xavier_(network, g),
+    "orthogonal": lambda network, arm, g: init.orthogonal_(network, generator=g),
+    "looks_linear": lambda network, arm, g: init.looks_linear_(network, g),
+    "shared": lambda network, arm, g: init.shared_orthogonal_(network, g),
+    "block": lambda network, arm, g: init.block_(network, arm.k, blocks=arm.blocks, generator=g),
+    "projection": lambda network, arm, g: init.projection_(network, arm.k, blocks=arm.blocks, generator=g),
+    "independent_folds": _independent,
+    "drift": _drift,
+    "zero_branch": _zero_branch,
+}

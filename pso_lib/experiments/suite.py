@@ -1,0 +1,93 @@
+"""What one kind of experiment brings. Journal, resuming, writing, validating and the command line are common to all."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pso_lib import data
+from pso_lib.data.text import Text, load_text
+from pso_lib.experiments.schema import Schema
+
+__all__ = ["Suite", "Sources", "Unit", "number"]
+
+
+class Unit(NamedTuple):
+    """What is run in one go, and lost if it is interrupted.
+
+    Attributes:
+        key: its name in the journal.
+        work: how long it takes, in any unit that is the same throughout a plan; for the estimate of what is left.
+        what: for the kind's own ``run_unit``.
+    """
+
+    key: str
+    work: float
+    what: tuple
+
+
+class Sources:
+    """Data sets on one device, the last of each sort kept, so that units that follow each other share it."""
+
+    def __init__(self, root=None, device: str = "cpu"):
+        self.root, self.device = root, device
+        self._last: dict[str, tuple[str, Any]] = {}
+
+    def images(self, name: str) -> data.Images:
+        return self._get("images", name, lambda: data.load(name, root=self.root, device=self.device))
+
+    def text(self, name: str) -> Text:
+        return self._get("text", name, lambda: load_text(name, root=self.root, device=self.device))
+
+    def _get(self, sort: str, name: str, make):
+        if self._last.get(sort, (None,))[0] != name:
+            self._last[sort] = (name, make())
+        return self._last[sort][1]
+
+
+class Suite:
+    """The interface; one object per kind, in ``registry.SUITES``.
+
+    Attributes:
+        schema: what its records hold.
+        plan: the dataclass of its experiments; with fields ``name`` and ``question``.
+    """
+
+    schema: Schema
+    plan: type
+
+    def names(self) -> list[str]:
+        """Of its experiments."""
+        raise NotImplementedError
+
+    def experiment(self, name: str, scale: str):
+        """The plan of that name at a scale."""
+        raise NotImplementedError
+
+    def units(self, plan) -> Sequence[Unit]:
+        """In the order in which they are run."""
+        raise NotImplementedError
+
+    def size(self, plan, unit: Unit) -> int:
+        """How many runs a unit has: one per seed, if nothing else is said."""
+        return plan.seeds
+
+    def run_unit(self, plan, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+        """{"data": description, "runs": […]}, and more if ``extras`` has use for it; ``finished``: earlier runs."""
+        raise NotImplementedError
+
+    def extras(self, plan, parts: Sequence[dict]) -> dict:
+        """More for the result, from what the units returned."""
+        return {}
+
+    def provenance(self, protocol) -> dict:
+        """More for the result's provenance; ``protocol`` is the plan before overrides."""
+        return {}
+
+    def table(self, result: dict) -> Iterator[str]:
+        """The lines that ``show`` prints."""
+        raise NotImplementedError
+
+
+def number(value: float | None, digits: int = 5) -> float | None:
+    """To so many digits after the point; None where it is not finite, as JSON knows no other."""
+    return round(value, digits) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""What readers meet first: activations, layers, their starting weights, networks."""

@@ -1,0 +1,1 @@
+"""Training: one loop, an engine for many networks at once, optimisers, baselines, and what counts as failure."""

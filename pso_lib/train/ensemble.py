@@ -1,0 +1,479 @@
+"""Train E networks of one shape at once: one stack of weights, the backward pass written by hand.
+
+    ensemble = Ensemble(networks)
+    histories = ensemble.train(images, steps=500, lr=[1e-3] * 5, generators=[...])
+    ensemble.unstack()              # the networks now hold the trained weights
+
+Each network goes the way ``pso_lib.train.loop.train`` would send it alone with Adam, its own rate and its
+own generator. A layer is eight matrix products over a stack; everything between them happens in place.
+
+On a CPU the networks are cut into groups of a few. One thread takes one group through many steps before it
+turns to the next: its weights and Adam's moments then stay in the cache, and no two threads ever wait for each
+other inside a step. On a CUDA device all networks form one group, and a step is one CUDA graph.
+"""
+
+import math
+import numbers
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from pso_lib.errors import device_of, require_dtype, require_finite, require_labels, require_tensor
+from pso_lib.nn.layers import Layer
+from pso_lib.nn.networks import DeepNetwork
+from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers
+from pso_lib.train.stacked import Adam, Buffers, Group, rule, views
+
+__all__ = ["Ensemble"]
+
+GROUP = 5  # networks in a group on a CPU: enough to hide the cost of a call, few enough for the cache
+WORKERS = 4  # threads that hold groups; with more, Python's lock would bind
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # of a module
+CHUNK = 20  # layers between two calls of Adam: their gradients are still in the cache then
+
+
+class Ensemble:
+    """E networks of one shape, stacked.
+
+    Args:
+        networks: ``DeepNetwork`` objects with lift and readout, equal in depth, dim, hidden, alpha, beta,
+            activation (relu, leaky_relu, abs, tanh, gelu or silu), outer, bias, dtype and device. Their weights
+            are copied; ``unstack`` writes them back.
+
+    Attributes:
+        weights: (E, P), a row per network, in the order of ``network.parameters()``, padded to a multiple of 16.
+
+    Raises:
+        TypeError, ValueError: no or unlike networks, and what this engine does not know: other layers or
+            activations, ``orthogonal="always"`` and other parametrisations, subclasses with a ``forward`` of their
+            own, hooks, further parameters or buffers, weights that are shared, frozen or not finite. In the end
+            the stack must compute what the networks do, part by part, on a few rows.
+    """
+
+    def __init__(self, networks: Sequence[DeepNetwork]):
+        self.networks = list(networks)
+        _check_networks(self.networks)
+        self.layout = {name: p.shape for name, p in self.networks[0].named_parameters()}
+        first = self.networks[0]
+        self.layer, self.depth, self.dim = first.layers[0], first.depth, first.dim
+        self.inputs, self.classes = first.lift.in_features, first.readout.out_features
+        self.count = sum(p.numel() for p in first.parameters())
+        like = first.lift.weight
+        # rows begin at multiples of 64 bytes
+        self.weights = torch.zeros(len(self), math.ceil(self.count / 16) * 16, dtype=like.dtype, device=like.device)
+        self.restack()
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @torch.no_grad()
+    def restack(self) -> None:
+        """Copy the networks' weights into the stack, after they were changed from outside."""
+        _check_networks(self.networks)
+        rows = [torch.cat([p.reshape(-1) for p in network.parameters()]) for network in self.networks]
+        for index, row in enumerate(rows):
+            require_finite(f"networks[{index}]", row)
+        for row, to in zip(rows, self.weights, strict=True):
+            to[: self.count].copy_(row)
+        self._compare()
+
+    @torch.no_grad()
+    def unstack(self) -> list[DeepNetwork]:
+        """Write the weights back into the networks, and return these."""
+        for index, network in enumerate(self.networks):
+            if {name: p.shape for name, p in network.named_parameters()} != self.layout:
+                raise ValueError(f"networks[{index}] has other parameters than when it was stacked; undo that first.")
+        sizes = [shape.numel() for shape in self.layout.values()]
+        for row, network in zip(self.weights, self.networks, strict=True):
+            for piece, parameter in zip(row[: self.count].split(sizes), network.parameters(), strict=True):
+                parameter.copy_(piece.view_as(parameter))
+        return self.networks
+
+    def _compare(self) -> None:
+        """The stack against the networks, part by part: through many layers rounding alone may grow without end."""
+        layers, (lift, lift_b), (readout, readout_b) = views(self, self.weights, self.depth)
+        x, h = _some_rows(self.inputs, self.weights), _some_rows(self.dim, self.weights)
+        start, end = (v.expand(len(self), *v.shape) for v in (x, h))
+        parts = [
+            ("lift", torch.baddbmm(lift_b, start, lift.mT)),
+            ("readout", torch.baddbmm(readout_b, end, readout.mT)),
+        ]
+        parts += [(f"layers.{place}", self._layer(end, *weights)) for place, weights in enumerate(layers)]
+        for path, ours in parts:
+            modules, points = (network.get_submodule(path) for network in self.networks), x if path == "lift" else h
+            _require_equal(f".{path}", ours, [module(points) for module in modules])
+        one_by_one = [network.readout(reduce(_apply, network.layers, network.lift(x))) for network in self.networks]
+        _require_equal("", torch.stack(one_by_one), [network(x) for network in self.networks])
+
+    def _layer(self, h: Tensor, A: Tensor, B: Tensor | None, b: Tensor | None) -> Tensor:
+        """One layer of every network, (E, N, n) to the same."""
+        s = self.layer.activation(torch.bmm(h, A.mT) if b is None else torch.baddbmm(b, h, A.mT))
+        s = (s if B is None else torch.bmm(s, B)).mul_(self.layer.beta)
+        return s if self.layer.alpha == 0 else s.add_(h, alpha=self.layer.alpha)
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """What every network makes of x: (N, d) or (E, N, d) to (E, N, classes)."""
+        self._require_points(x)
+        layers, (lift, lift_b), (readout, readout_b) = views(self, self.weights, self.depth)
+        h = torch.baddbmm(lift_b, x.expand(len(self), *x.shape[-2:]), lift.mT)
+        for weights in layers:
+            h = self._layer(h, *weights)
+        return torch.baddbmm(readout_b, h, readout.mT)
+
+    def _require_points(self, x: Tensor) -> None:
+        require_tensor("x", x)
+        shape = tuple(x.shape)
+        if x.ndim not in (2, 3) or shape[-1] != self.inputs or (x.ndim == 3 and len(x) != len(self)):
+            raise ValueError(
+                f"x has shape {shape}; it must be (N, {self.inputs}), or ({len(self)}, N, {self.inputs}) with rows for "
+                "each network."
+            )
+        require_dtype("x", x, self.weights.dtype)
+
+    @torch.no_grad()
+    def accuracy(self, x: Tensor, y: Tensor, *, chunk: int = 512) -> Tensor:
+        """The share of rows of x (N, d) whose largest output is at y (N,), per network: (E,), float64.
+
+        A row with a NaN counts as wrong.
+        """
+        require_tensor("x", x)
+        if x.ndim != 2:
+            raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, {self.inputs}), the same rows for all.")
+        require_labels("y", y, len(x), self.classes)
+        right = torch.zeros(len(self), dtype=torch.float64, device=x.device)
+        for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
+            logits = self.logits(rows)
+            right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum(-1)
+        return right / len(y)
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Loss (E,), and per network the gradient of each parameter by name, for x (N, d) or (E, N, d), y alike."""
+        self._require_points(x)
+        shape = (len(self), x.shape[-2])
+        if tuple(y.shape) not in (shape[1:], shape):
+            raise ValueError(
+                f"y has shape {tuple(y.shape)}; it must be {shape[1:]}, or {shape} for each network its own."
+            )
+        require_labels("y", y.reshape(-1), y.numel(), self.classes)
+        group = Group(self, 0, Buffers(self, *shape, self.depth))
+        group.buffers.x.copy_(x.expand(*shape, -1)), group.buffers.y.copy_(y.expand(shape)[..., None])
+        group.forward_and_back()
+        sizes = [shape.numel() for shape in self.layout.values()]
+        rows = [row[: self.count].split(sizes) for row in group.buffers.gradient]
+        return group.buffers.loss, [
+            {name: piece.view(size) for (name, size), piece in zip(self.layout.items(), row, strict=True)}
+            for row in rows
+        ]
+
+    @torch.no_grad()
+    def train(
+        self,
+        images,
+        *,
+        steps: int,
+        lr: float | Sequence[float] | Tensor,
+        batch: int = 128,
+        generators: Sequence[torch.Generator | None] | None = None,
+        eval_every: int | None = None,
+        at_eval: Callable[[int, "Ensemble"], None] | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        progress: bool = False,
+    ) -> list[History]:
+        """Train all networks with Adam and cross-entropy; one ``History`` for each.
+
+        Args are those of ``training.train``, with one rate per network (or one number for all) and one
+        generator per network. A network whose loss is not finite keeps the weights it has from then on; its
+        history says at which step. ``at_eval`` is called as ``at_eval(step, ensemble)``.
+        """
+        rates = _rates(lr, len(self))
+        _check_adam(betas, eps)
+        steps, batch, eval_every = _check_numbers(steps, rates, batch, eval_every, len(images.train_y))
+        _check_training(self, images, generators)
+        started, histories, every = time.perf_counter(), [History() for _ in self.networks], eval_every or steps
+        if eval_every:
+            _evaluate(self, images, histories, 0, at_eval)
+        run = _Run(self, images, steps, rates, batch, generators or [None] * len(self), betas, eps)
+        with _flushed_denormals(), run.pool, tqdm(total=steps, unit="step", disable=not progress) as bar:
+            for mark in sorted({*range(LOOK, steps, LOOK), *range(every, steps, every), steps}):
+                done = run.done
+                run.advance(mark)
+                _look(run.losses, self.weights, histories, done, mark, mark == steps)
+                bar.update(mark - done)
+                if all(history.diverged for history in histories):
+                    break
+                if mark % every == 0 or mark == steps:
+                    _evaluate(self, images, histories, mark, at_eval)
+        for history, row in zip(histories, run.losses.T.tolist(), strict=True):
+            history.loss = row[: history.diverged_at or steps]
+            history.seconds = time.perf_counter() - started
+        return histories
+
+
+class _Run:
+    """A training under way: the groups, who works on them, and the losses so far (steps, E)."""
+
+    def __init__(self, ensemble: Ensemble, images, steps: int, rates, batch: int, generators, betas, eps):
+        E, device = len(ensemble), ensemble.weights.device
+        self.threads, self.done = torch.get_num_threads(), 0
+        self.workers = 1 if device.type == "cuda" else min(self.threads, WORKERS, E)
+        share = E / self.workers
+        size = E if device.type == "cuda" else math.ceil(share / math.ceil(share / GROUP))
+        adam = Adam(ensemble, rates, betas, eps)
+        self.losses = torch.full((steps, E), math.nan, dtype=ensemble.weights.dtype, device=device)
+        self.draws = [_batches(len(images.train_y), batch, steps, generator, device) for generator in generators]
+        self.queues: list[list[Group]] = [[] for _ in range(self.workers)]
+        buffers: dict[tuple[int, int], Buffers] = {}  # a worker's groups take turns with the same ones
+        for index, start in enumerate(range(0, E, size)):
+            worker, count = index % self.workers, min(size, E - start)
+            if (worker, count) not in buffers:
+                chunk = ensemble.depth if device.type == "cuda" else CHUNK
+                buffers[worker, count] = Buffers(ensemble, count, batch, chunk)
+            self.queues[worker].append(Group(ensemble, start, buffers[worker, count], adam, images))
+        self.pool = ThreadPoolExecutor(self.workers)
+
+    def advance(self, mark: int) -> None:
+        """Go on to step ``mark``: each group walks there alone, so nothing waits inside a step."""
+
+        def work(queue: list[Group]) -> None:
+            torch.set_flush_denormal(True)  # the setting belongs to the thread
+            for group in queue:
+                group.run(self.draws, self.losses, self.done, mark)
+
+        torch.set_num_threads(max(1, self.threads // self.workers))  # the workers are the parallelism
+        try:
+            list((self.pool.map if self.workers > 1 else map)(work, self.queues))
+        finally:
+            torch.set_num_threads(self.threads)
+        self.done = mark
+
+
+@contextmanager
+def _flushed_denormals():
+    """Numbers below float32's smallest normal one, 1e-38, count as 0 on this thread.
+
+    Gradients that vanish with depth end there, and a CPU multiplies such numbers some ten times slower.
+    """
+    before = (torch.tensor(1e-40, device="cpu") * 1).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _look(losses: Tensor, weights: Tensor, histories: list[History], done: int, mark: int, at_end: bool) -> None:
+    """Note who diverged in the steps done + 1 … mark: one transfer."""
+    bad = ~torch.isfinite(losses[done:mark])  # (steps, E)
+    first = torch.where(bad.any(0), bad.to(torch.int8).argmax(0) + done + 1, 0).tolist()
+    broken = (~torch.isfinite(weights)).any(1).tolist() if at_end else [False] * len(histories)
+    for history, step, without_weights in zip(histories, first, broken, strict=True):
+        if not history.diverged and (step or without_weights):
+            history.diverged, history.diverged_at = True, step or mark
+
+
+def _evaluate(ensemble: Ensemble, images, histories: list[History], step: int, at_eval) -> None:
+    shares = ensemble.accuracy(images.test_x, images.test_y).tolist()
+    for history, share in zip(histories, shares, strict=True):
+        if not history.diverged:
+            history.steps.append(step)
+            history.test_accuracy.append(share)
+    if at_eval is not None:
+        at_eval(step, ensemble)
+
+
+def _some_rows(width: int, like: Tensor) -> Tensor:
+    """Four rows of numbers of size 1, the same on every device, that touch no random generator."""
+    grid = torch.arange(1, 4 * width + 1, dtype=torch.float64, device="cpu").view(4, width)
+    return torch.cos(grid * grid).to(like)
+
+
+def _apply(h: Tensor, layer: nn.Module) -> Tensor:
+    return layer(h)
+
+
+def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
+    """Up to rounding, relative to a network's largest number; what has overflowed is left aside."""
+    theirs = torch.stack(outputs)  # (E, N, m)
+    finite, info = theirs.isfinite(), torch.finfo(theirs.dtype)
+    tf32 = theirs.is_cuda and theirs.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    scale = torch.where(finite, theirs, 0).abs().amax((1, 2), keepdim=True)
+    tolerance = min(1e3 * (2**-11 if tf32 else info.eps), 0.05) * scale + info.tiny
+    same = (((ours - theirs).abs() <= tolerance) | ~finite).flatten(1).all(1)
+    if not same.all():
+        name = f"networks[{same.tolist().index(False)}]{part}"
+        raise ValueError(
+            f"{name} computes something else than the ensemble would train: their outputs differ on the same rows. "
+            "Use training.train for it."
+        )
+
+
+def _check_adam(betas, eps) -> None:
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}; Adam's own are (0.9, 0.999).")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a finite number, 0 or above, got {eps!r}; Adam's own is 1e-8.")
+
+
+def _rates(lr, count: int) -> list[float]:
+    rates = lr.tolist() if isinstance(lr, Tensor) else lr
+    rates = [rates] * count if isinstance(rates, numbers.Real) else list(rates)
+    if len(rates) != count:
+        raise ValueError(f"lr has {len(rates)} rates for {count} networks; give one number, or one per network.")
+    return rates
+
+
+def _check_training(ensemble, images, generators) -> None:
+    _check_fit(ensemble.networks[0], images)
+    for index, row in enumerate(ensemble.weights):
+        require_finite(f"weights of network {index}", row)
+    if generators is None:
+        return
+    if len(generators) != len(ensemble):
+        raise ValueError(
+            f"generators has {len(generators)} entries for {len(ensemble)} networks; give one generator per network, "
+            "or None for torch's global one."
+        )
+    own = [g for g in generators if g is not None and device_of(g)]
+    if len({id(g) for g in own}) < len(own):
+        raise ValueError(
+            "generators holds one generator twice; two networks would tear its numbers apart. Give each its own; "
+            "for equal minibatches seed them alike."
+        )
+
+
+def _check_networks(networks: list) -> None:
+    if not networks:
+        raise ValueError("networks is empty; give at least one DeepNetwork.")
+    owners: dict = {}  # of each parameter, and of the memory it lies in
+    for index, network in enumerate(networks):
+        shape = _signature(index, network)
+        if index == 0:
+            first = shape
+        for part, given in shape.items():
+            if given != first[part]:
+                raise ValueError(
+                    f"networks[{index}] has {part} {given}, networks[0] has {first[part]}; an ensemble is of one "
+                    "shape. Build them alike, or make one Ensemble for each shape."
+                )
+        for name, parameter in network.named_parameters():
+            own = f"networks[{index}].{name}"
+            owner = owners.setdefault((parameter.device, parameter.data_ptr()), own)
+            if owner != own:
+                raise ValueError(
+                    f"{own} is {owner}; an ensemble would train two copies of it. Give each network weights of its "
+                    "own, by copy.deepcopy, and each network once."
+                )
+
+
+def _signature(index: int, network) -> dict:
+    """What must agree between the networks; raises for what no ensemble can train."""
+    name = f"networks[{index}]"
+    if not isinstance(network, DeepNetwork):
+        raise TypeError(f"{name} is a {type(network).__name__}; give DeepNetwork objects, as deep_network makes them.")
+    _require_own(name, network, DeepNetwork, "forward", "trunk", "_lifted")
+    for end in ("lift", "readout"):
+        affine = getattr(network, end)
+        if not isinstance(affine, nn.Linear):
+            raise ValueError(f"{name} has no affine {end}; build it with inputs= and classes=.")
+        _require_own(f"{name}.{end}", affine, nn.Linear, "forward")
+        if affine.bias is None:
+            raise ValueError(f"{name}.{end} has no bias; build it with inputs= and classes=.")
+    kinds = []
+    for place, layer in enumerate(network.layers):
+        where = f"{name}.layers[{place}]"
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{where} is a {type(layer).__name__}, not a pso_lib Layer; use training.train for it.")
+        if layer.orthogonal == "always":
+            raise ValueError(
+                f'{where} has orthogonal="always"; its weights are no plain matrices. Make the layer with '
+                'orthogonal="start", or use training.train.'
+            )
+        _require_own(where, layer, Layer, "forward", "preactivation", "_branch", "B", "has_own_B")
+        kind = {key: getattr(layer, key) for key in ("dim", "hidden", "alpha", "beta", "outer")}
+        kinds.append({**kind, "bias": layer.b is not None, "activation": rule(layer.activation).name})
+        if kinds[-1] != kinds[0]:
+            raise ValueError(f"{where} is {layer!r}, its first layer {network.layers[0]!r}; all layers must be alike.")
+    _require_layout(name, network)
+    parameters = list(network.parameters())
+    if not all(p.requires_grad for p in parameters):
+        raise ValueError(f"{name} has frozen parameters; unfreeze them with requires_grad_(), or use training.train.")
+    kinds_of = {(p.dtype, p.device) for p in parameters}
+    if len(kinds_of) > 1:
+        raise ValueError(f"{name} mixes dtypes or devices, {kinds_of}; move it with network.to(...).")
+    dtype, device = kinds_of.pop()
+    if device.type == "meta":
+        raise ValueError(f"{name} is on meta and has no numbers; build it on a device that holds them.")
+    ends = {"inputs": network.lift.in_features, "classes": network.readout.out_features}
+    return {"depth": network.depth, **kinds[0], **ends, "dtype": dtype, "device": device}
+
+
+def _require_own(name: str, module: nn.Module, kind: type, *methods: str) -> None:
+    """Refuse a module that computes by other methods than its ``kind``, or with weights that are not plain."""
+    if parametrize.is_parametrized(module):
+        weight, by = next(iter(module.parametrizations.items()))
+        raise ValueError(
+            f"{name}.{weight} is parametrised by {type(by[0]).__name__}; its weights are no plain matrices. Remove it "
+            f"with torch.nn.utils.parametrize.remove_parametrizations({name}, {weight!r}), or use training.train."
+        )
+    for method in methods:
+        if method in vars(module) or getattr(type(module), method) is not getattr(kind, method):
+            raise TypeError(
+                f"{name} is a {type(module).__name__} with a {method} of its own, and the ensemble would compute "
+                f"{kind.__name__}'s; use training.train for it."
+            )
+
+
+def _require_layout(name: str, network: DeepNetwork) -> None:
+    """Refuse hooks, buffers, and any parameters but those of the layers, the lift and the readout, in this order."""
+    for path, module in network.named_modules():
+        hooks = [kind for kind in HOOKS if getattr(module, kind, None)]
+        if hooks:
+            raise ValueError(
+                f"{name}{'.' if path else ''}{path} has a hook ({hooks[0].strip('_')}), which an ensemble would not "
+                "call; remove it, or use training.train."
+            )
+    for path, parameter in network.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name}.{path} has a hook on its gradient, which an ensemble would not call; remove it, or use "
+                "training.train."
+            )
+    if buffers := [path for path, _ in network.named_buffers()]:
+        raise ValueError(
+            f"{name} has a buffer, {buffers[0]!r}, of which an ensemble knows nothing; use training.train."
+        )
+    found = {path: tuple(p.shape) for path, p in network.named_parameters(remove_duplicate=False)}
+    wanted = _layout(network)
+    if found == wanted and list(found) == list(wanted) == [path for path, _ in network.named_parameters()]:
+        return
+    odd = [path for path in found if found[path] != wanted.get(path)]
+    why = f"another parameter, {odd[0]!r} of shape {found[odd[0]]}" if odd else "them shared or in another order"
+    raise ValueError(
+        f"{name} must have the parameters {', '.join(list(wanted)[:4])} … {list(wanted)[-1]}, each once and in this "
+        f"order; it has {why}. Build it with deep_network, or use training.train."
+    )
+
+
+def _layout(network: DeepNetwork) -> dict[str, tuple[int, ...]]:
+    """The parameters by name, as an ensemble stacks them."""
+    layout, first = {}, network.layers[0]
+    for place in range(network.depth):
+        layout[f"layers.{place}.A"] = (first.hidden, first.dim)
+        if first.has_own_B:
+            layout[f"layers.{place}._B"] = (first.hidden, first.dim)
+        if first.b is not None:
+            layout[f"layers.{place}.b"] = (first.hidden,)
+    for end in ("lift", "readout"):
+        affine = getattr(network, end)
+        layout |= {f"{end}.weight": (affine.out_features, affine.in_features), f"{end}.bias": (affine.out_features,)}
+    return layout

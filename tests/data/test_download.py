@@ -1,0 +1,242 @@
+"""Downloads from a server on this machine: whole and checked or not at all, in bounded time, many at once."""
+
+import gzip
+import hashlib
+import io
+import socketserver
+import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torchvision
+from image_samples import write_idx
+
+from pso_lib.data import download, image_sources, load, text
+from pso_lib.data.download import fetch_file, unpack
+from pso_lib.data.text import load_text
+from pso_lib.errors import DataError
+
+PLAY = b"Speak, speak. " * 10
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the server's ``files``: bytes, or a function that writes them as it likes."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        content = self.server.files.get(self.path.lstrip("/"))
+        self.server.asked.append(self.path)
+        self.send_response(404 if content is None else 200)
+        self.end_headers()
+        if content is not None:
+            content(self.wfile) if callable(content) else self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("PSO_DATA", str(tmp_path / "root"))
+    monkeypatch.delenv("PSO_SCALE", raising=False)
+    monkeypatch.setattr(socketserver.BaseServer, "handle_error", lambda *a: None)  # who is hung up on says nothing
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.files, running.asked, running.daemon_threads = {}, [], True
+        running.url = f"http://127.0.0.1:{running.server_port}/"
+        threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def everything_under(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def play(server, monkeypatch):
+    """Tiny Shakespeare is PLAY, and this server has it."""
+    server.files["input.txt"] = PLAY
+    monkeypatch.setattr(text, "_URL", server.url + "input.txt")
+    monkeypatch.setattr(text, "_SHA256", hashlib.sha256(PLAY).hexdigest())
+    monkeypatch.setattr(text, "_SIZE", len(PLAY))
+    return server
+
+
+def test_a_download_lands_whole_under_the_root(play, tmp_path):
+    assert load_text().description == "Tiny Shakespeare, 126/14 characters"
+    assert everything_under(tmp_path / "root") == ["tinyshakespeare/input.txt"]
+    assert (tmp_path / "root/tinyshakespeare/input.txt").stat().st_mode & 0o777 == 0o644
+    load_text()
+    assert len(play.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "sent, found",
+    [
+        (b"<html>", "gave 6 bytes; expected 140"),
+        (PLAY + b"!", "gave more than 140 bytes"),
+        (PLAY[:-1] + b"!", "SHA256 hash"),
+        (None, "HTTP Error 404"),
+        (lambda file: [file.write(b"x" * 1000) for _ in range(100_000)], "gave more than 140 bytes"),
+    ],
+)
+def test_a_download_of_something_else_leaves_nothing(play, tmp_path, sent, found):
+    play.files["input.txt"] = sent
+    with pytest.raises(DataError, match=f"(?is){found}.*Ways out"):
+        load_text()
+    assert everything_under(tmp_path / "root") == []
+
+
+def test_a_server_that_trickles_is_given_up(play, monkeypatch, tmp_path):
+    """A byte every 20 ms never lets a connection time out: the whole has a limit."""
+
+    def trickle(file):
+        for byte in PLAY * 100:
+            file.write(bytes([byte]))
+            time.sleep(0.02)
+
+    play.files["input.txt"] = trickle
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
+    begun = time.monotonic()
+    with pytest.raises(DataError, match="TimeoutError: .* gave .* bytes in .* too long.*Ways out"):
+        load_text()
+    assert time.monotonic() - begun < 2 and everything_under(tmp_path / "root") == []
+
+
+def test_slow_but_steady_is_fast_enough(server, monkeypatch, tmp_path):
+    """The limit grows with what has come."""
+    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    monkeypatch.setattr(download, "SLOWEST", 10_000)
+    data = bytes(range(250)) * 40
+
+    def steady(file):
+        for start in range(0, len(data), 1000):
+            file.write(data[start : start + 1000])
+            time.sleep(0.03)  # 33 kB/s, longer in all than the patience for the beginning
+
+    server.files["data"] = steady
+    fetch_file([server.url + "data"], tmp_path / "data", len(data), sha256(data))
+    assert (tmp_path / "data").read_bytes() == data
+
+
+def test_the_next_address_is_tried(server, tmp_path):
+    server.files |= {"bad": b"nonsense", "good": PLAY}
+    urls = [server.url + name for name in ("absent", "bad", "good")]
+    fetch_file(urls, tmp_path / "play", len(PLAY), sha256(PLAY))
+    assert (tmp_path / "play").read_bytes() == PLAY and server.asked == ["/absent", "/bad", "/good"]
+    with pytest.raises(DataError, match="gave 8 bytes"):  # the last one's reason
+        fetch_file(urls[:2], tmp_path / "other", len(PLAY), sha256(PLAY))
+
+
+def test_many_at_once(play, tmp_path):
+    """Each finds the file whole, whoever brought it."""
+
+    def slowly(file):
+        for start in range(0, len(PLAY), 20):
+            file.write(PLAY[start : start + 20])
+            time.sleep(0.01)
+
+    play.files["input.txt"] = slowly
+    with ThreadPoolExecutor(18) as pool:
+        found = list(pool.map(lambda _: load_text().description, range(18)))
+    assert found == ["Tiny Shakespeare, 126/14 characters"] * 18
+    assert everything_under(tmp_path / "root") == ["tinyshakespeare/input.txt"]
+
+
+# ------------------------------------------------------------------------------- MNIST, CIFAR-10
+
+
+@pytest.fixture
+def mnist(server, monkeypatch, tmp_path):
+    """Tiny MNIST files, on the server compressed, as if they were the published ones."""
+    raw = write_idx(tmp_path / "published")
+    published = {}
+    for name in image_sources._PUBLISHED["mnist"]:
+        data = (raw / name).read_bytes()
+        published[name] = image_sources._File(-1, len(data), hashlib.md5(data).hexdigest())
+        server.files[f"{name}.gz"] = gzip.compress(data)
+    monkeypatch.setitem(image_sources._PUBLISHED, "mnist", published)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [server.url + "down/", server.url])
+    return server, raw
+
+
+def test_mnist_is_unpacked_as_it_comes(mnist, tmp_path):
+    server, raw = mnist
+    assert load("mnist").description == "MNIST, 50/20 subset"
+    assert everything_under(tmp_path / "root") == [f"MNIST/raw/{name}" for name in everything_under(raw)]
+    assert all((tmp_path / "root/MNIST/raw" / file.name).read_bytes() == file.read_bytes() for file in raw.iterdir())
+
+
+def test_mnist_by_many_at_once(mnist):
+    with ThreadPoolExecutor(9) as pool:
+        assert list(pool.map(lambda _: load("mnist").description, range(9))) == ["MNIST, 50/20 subset"] * 9
+
+
+def test_mnists_archives_need_no_network(mnist, tmp_path):
+    server, _ = mnist
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, data in server.files.items():
+        (raw / name).write_bytes(data)
+    assert load("mnist", download=False).description == "MNIST, 50/20 subset" and server.asked == []
+
+
+def test_a_truncated_archive_is_named(mnist, tmp_path):
+    server, _ = mnist
+    name = "t10k-images-idx3-ubyte.gz"
+    server.files[name] = server.files[name][:-30]
+    with pytest.raises(DataError, match=f"{name} gave .* bytes; expected 136"):
+        load("mnist")
+    assert not (tmp_path / "root/MNIST/raw/t10k-images-idx3-ubyte").exists()
+
+
+def test_a_folder_is_unpacked_whole_and_once(tmp_path):
+    archive = tmp_path / "data.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("data/a", "data/b"):
+            member = tarfile.TarInfo(name)
+            member.size = len(PLAY)
+            tar.addfile(member, io.BytesIO(PLAY))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: unpack(archive, "data"), range(8)))
+    assert everything_under(tmp_path) == ["data.tar.gz", "data/a", "data/b"]
+    archive.write_bytes(archive.read_bytes()[:60])
+    with pytest.raises((EOFError, tarfile.TarError)):
+        unpack(archive, "other")
+
+
+def test_cifar10_is_fetched_checked_and_unpacked(server, monkeypatch, tmp_path):
+    kind, packed = torchvision.datasets.CIFAR10, io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo(f"{kind.base_folder}/data_batch_1")
+        tar.addfile(member, io.BytesIO(b""))
+    data = packed.getvalue()
+    server.files["cifar.tar.gz"] = data
+    monkeypatch.setattr(kind, "url", server.url + "cifar.tar.gz")
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(data).hexdigest())
+    monkeypatch.setattr(image_sources, "_CIFAR_SIZE", len(data))
+    with pytest.raises(
+        DataError, match="data_batch_1 has 0 bytes and another MD5"
+    ):  # as the real one's batches are checked
+        load("cifar10")
+    assert everything_under(tmp_path / "root") == [f"{kind.base_folder}/data_batch_1", kind.filename]
+    server.files["cifar.tar.gz"] = data[:-1]
+    (tmp_path / "root" / kind.filename).write_bytes(b"damaged")
+    (tmp_path / "root" / kind.base_folder / "data_batch_1").unlink()
+    (tmp_path / "root" / kind.base_folder).rmdir()
+    with pytest.raises(DataError, match=f"gave {len(data) - 1} bytes; expected {len(data)}"):
+        load("cifar10")
+    with pytest.raises(DataError, match="Ways out"):
+        load("cifar10", download=False)

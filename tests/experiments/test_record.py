@@ -1,0 +1,397 @@
+"""Records and journals: nothing is overwritten, lost or left out without a word; reading one is light."""
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pso_lib.experiments import ResultError, experiment, live, load, record, run, runner
+from pso_lib.experiments.__main__ import main
+from pso_lib.experiments.record import Journal, path_of
+from pso_lib.experiments.registry import suite_of
+
+
+def tiny(**changes):
+    """One arm of each type, two depths: four units of two runs."""
+    whole = experiment("depth", "smoke")
+    arms = tuple(arm for arm in whole.arms if arm.name in ("he", "he_residual"))
+    plan = replace(whole, arms=arms, depths=(2, 3), seeds=2, epochs=0.2, rates=(1e-3,), choose_rate=False)
+    return replace(plan, **changes)
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
+    return folder, run(tiny(), "smoke", folder=folder, progress=quiet)
+
+
+@pytest.fixture
+def folder(recorded, tmp_path):
+    """A folder of its own with the finished result."""
+    path_of("depth", "smoke", tmp_path).write_bytes(path_of("depth", "smoke", recorded[0]).read_bytes())
+    return tmp_path
+
+
+def journal_of(folder: Path) -> Path:
+    return path_of("depth", "smoke", folder).with_suffix(".journal.jsonl")
+
+
+def stop_after(units: int):
+    """A ``progress`` that interrupts after so many units."""
+    seen = []
+
+    def stop(line):
+        seen.append(line)
+        if len(seen) == units:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+# ------------------------------------------------------------------------------- finished is finished
+
+
+def test_a_finished_experiment_is_not_run_again(folder, recorded, monkeypatch):
+    path, lines = path_of("depth", "smoke", folder), []
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    monkeypatch.setattr(type(suite_of(tiny())), "run_unit", lambda *a: pytest.fail("it ran"))
+    assert run(tiny(), "smoke", folder=folder, progress=lines.append) == recorded[1]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert len(lines) == 1 and "recorded already" in lines[0] and "--again" in lines[0]
+    assert os.listdir(folder) == [path.name]
+
+
+def test_again_runs_it_and_replaces_the_result_at_the_end(folder, recorded):
+    path, lines = path_of("depth", "smoke", folder), []
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), "smoke", folder=folder, again=True, progress=stop_after(1))
+    assert path.read_bytes() == before and journal_of(folder).exists()
+    result = run(tiny(), "smoke", folder=folder, again=True, progress=lines.append)
+    assert len(lines) == 4  # three units were left, and the file was written
+    assert result["runs"] == recorded[1]["runs"] and os.listdir(folder) == [path.name]
+
+
+def test_again_does_not_take_the_journal_of_the_finished_run_for_its_own(folder, recorded):
+    """A kill between the writing of the result and the removal of the journal leaves both."""
+    with Journal(journal_of(folder), tiny(), "smoke") as journal:
+        for unit in suite_of(tiny()).units(tiny()):
+            runs = [r for r in recorded[1]["runs"] if (r["layer"], r["depth"]) == unit.what[1:]]
+            journal.add(unit.key, {"runs": runs, "choosing": [], "data": "x", "seconds": 1.0})
+    lines = []
+    run(tiny(), "smoke", folder=folder, again=True, progress=lines.append)
+    assert len(lines) == 5
+
+
+def test_a_result_of_another_configuration_is_never_overwritten(folder):
+    path = path_of("depth", "smoke", folder)
+    before = path.read_bytes()
+    with pytest.raises(ResultError, match="another configuration of 'depth'.*--again"):
+        run(tiny(epochs=0.3), "smoke", folder=folder, progress=quiet)
+    path.write_bytes(before[:-20])
+    with pytest.raises(ResultError, match="damaged"):
+        run(tiny(), "smoke", folder=folder, progress=quiet)
+    assert path.read_bytes() == before[:-20] and os.listdir(folder) == [path.name]
+
+
+# --------------------------------------------------------------------------------- several processes
+
+
+def _compete(folder: str, results) -> None:
+    try:
+        run(tiny(), "smoke", folder=Path(folder), progress=quiet)
+        results.put("finished")
+    except ResultError as error:
+        results.put("held" if "held by another process" in str(error) else repr(error))
+    except BaseException as error:
+        results.put(repr(error))
+
+
+def test_processes_that_run_the_same_experiment(tmp_path, recorded):
+    """One works, the others are told so, or find the result; whoever comes, it is whole."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_compete, args=(str(tmp_path), results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    said = sorted(results.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    assert "finished" in said and set(said) <= {"finished", "held"}
+    assert load("depth", "smoke", tmp_path)["runs"] == recorded[1]["runs"]
+    assert os.listdir(tmp_path) == [path_of("depth", "smoke", tmp_path).name]
+
+
+def test_a_journal_is_held_by_one_and_never_made_without_its_head(tmp_path):
+    path = tmp_path / "x.journal.jsonl"
+    first = Journal(path, tiny(), "smoke")
+    with pytest.raises(ResultError, match="held by another process"):
+        Journal(path, tiny(), "smoke")
+    path.unlink()  # what another process does that finishes
+    first.add("u", {"runs": [{}]})
+    assert not path.exists()
+    second = Journal(path, tiny(), "smoke")
+    assert json.loads(path.read_text())["format"] == record.FORMAT + " journal" and not second.units
+    second.finish(), first.finish()  # removed already
+    assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------------- damaged journals
+
+
+def test_without_locks_a_journal_is_a_journal_all_the_same(tmp_path, monkeypatch, recorded):
+    """As on Windows: processes are not kept apart, and each one's work is whole."""
+    monkeypatch.setattr(record, "fcntl", None)
+    path = tmp_path / "x.journal.jsonl"
+    first, second = Journal(path, tiny(), "smoke"), Journal(path, tiny(), "smoke")
+    first.add("u", {"runs": []}), second.add("v", {"runs": []}), first.close()
+    with Journal(path, tiny(), "smoke") as third:
+        assert third.units.keys() == {"u", "v"}
+        third.clear()
+        assert not third.units
+        third.add("w", {"runs": []})
+    with Journal(path, tiny(), "smoke") as fourth:
+        assert fourth.units.keys() == {"w"}
+        fourth.finish()
+    assert run(tiny(), "smoke", folder=tmp_path, progress=quiet)["runs"] == recorded[1]["runs"]
+
+
+def test_what_is_left_is_told_from_what_it_took(tmp_path, monkeypatch):
+    """Four units; a unit's work is as its depth, 2, 2, 3, 3 times 1; each takes 10 s a unit of depth."""
+    plan, clock = tiny(), [0.0]
+    kind = type(suite_of(plan))
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    real = kind.run_unit
+
+    def take(self, plan, unit, *rest):
+        clock[0] += 10.0 * unit.what[2]
+        return real(self, plan, unit, *rest)
+
+    monkeypatch.setattr(kind, "run_unit", take)
+    lines = []
+    run(plan, "smoke", folder=tmp_path, progress=lines.append)
+    assert lines[0].endswith("20 s; 20 % done, about 1 min 20 s left")
+    assert lines[2].endswith("30 s; 70 % done, about 0 min 30 s left")
+
+
+def test_a_cut_line_is_dropped_and_the_next_one_is_whole(tmp_path):
+    path = tmp_path / "x.journal.jsonl"
+    with Journal(path, tiny(), "smoke") as journal:
+        journal.add("u", {"runs": []})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"unit": "v", "ru')
+    with Journal(path, tiny(), "smoke") as journal:
+        assert journal.units.keys() == {"u"} and path.read_bytes() == whole
+        journal.add("w", {"runs": []})
+    with Journal(path, tiny(), "smoke") as journal:
+        assert journal.units.keys() == {"u", "w"}
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"5", b"null", b'"text"', b"{}", b'{"unit": 3, "runs": []}', b'{"unit": "u"}', b"\xff", b"", b"{"]
+)
+def test_odd_lines_are_refused(tmp_path, line):
+    path = tmp_path / "x.journal.jsonl"
+    Journal(path, tiny(), "smoke").close()
+    before = path.read_bytes() + line + b"\n"
+    path.write_bytes(before)
+    with pytest.raises(ResultError, match=r"x.journal.jsonl is damaged: .*Move"):
+        Journal(path, tiny(), "smoke")
+    assert path.read_bytes() == before
+    with pytest.raises(ResultError, match="damaged"):  # the refused one does not hold it
+        Journal(path, tiny(), "smoke")
+
+
+def change_unit(path: Path, change) -> None:
+    head, *lines = path.read_text().splitlines()
+    part = json.loads(lines[0])
+    change(part)
+    path.write_text("\n".join([head, json.dumps(part), *lines[1:]]) + "\n")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda part: part.update(runs=[]), "0 runs in place of 2"),
+        (lambda part: part["runs"].pop(), "1 runs in place of 2"),
+        (lambda part: part["runs"][1].pop("lr"), "'lr' is missing"),
+        (lambda part: part["runs"].__setitem__(0, 7), "'dataset' is missing"),
+        (lambda part: part.pop("data"), "its data or its seconds"),
+        (lambda part: part.update(unit="mnist/A/L=2"), "no unit 'mnist/A/L=2' in the plan"),
+    ],
+)
+def test_a_unit_without_all_its_runs_is_not_accepted(tmp_path, change, words):
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), "smoke", folder=tmp_path, progress=stop_after(2))
+    change_unit(journal_of(tmp_path), change)
+    with pytest.raises(ResultError, match=f"{words}.*Remove its line"):
+        run(tiny(), "smoke", folder=tmp_path, progress=quiet)
+
+
+@pytest.mark.parametrize("name", ["depth", "learning_rate", "pss_controls", "rescue", "survival"])
+def test_units_have_the_runs_that_the_configuration_implies(name):
+    for scale in ("smoke", "quick", "full"):
+        plan = experiment(name, scale)
+        kind = suite_of(plan)
+        implied = kind.schema.implied(record.configuration(plan))
+        assert sum(kind.size(plan, unit) for unit in kind.units(plan)) == len(implied) == len(set(implied))
+
+
+# ----------------------------------------------------------------------------------- results that lack
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda r: r.update(runs=r["runs"][: len(r["runs"]) // 2]),
+            "4 of the 8 runs .* missing, digits/he/3/0/0.001 first",
+        ),
+        (lambda r: r["runs"].pop(3), "1 of the 8 runs"),
+        (lambda r: r["runs"].append(r["runs"][0]), r"holds 1 run\(s\) that its configuration does not"),
+        (lambda r: r["runs"][0].update(seed=7), "1 of the 8 runs of its configuration are missing"),
+        (lambda r: r["configuration"].pop("seeds"), "not that of a plan .*seeds"),
+        (lambda r: r["configuration"].update(arms=3), "not that of a plan"),
+        (lambda r: r.update(kind=["depth"]), "kind .* is unknown"),
+        (lambda r: r["runs"][0].update(curve={"steps": 3}), "curve"),
+    ],
+)
+def test_a_result_without_all_its_runs_is_refused(folder, change, words, capsys):
+    path = path_of("depth", "smoke", folder)
+    result = json.loads(path.read_text())
+    change(result)
+    path.write_text(json.dumps(result))
+    with pytest.raises(ResultError, match=words):
+        load("depth", "smoke", folder)
+    assert main(["show", "depth", "--scale", "smoke", "--out", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_one_run_a_line(folder, recorded):
+    lines = path_of("depth", "smoke", folder).read_text().splitlines()
+    runs = [json.loads(line.rstrip(",")) for line in lines if line.startswith('{"dataset"')]
+    assert runs == json.loads(json.dumps(recorded[1]["runs"]))
+    assert load("depth", "smoke", folder) == json.loads(json.dumps(recorded[1]))
+
+
+def test_the_old_form_on_one_line_is_read(folder, recorded):
+    path_of("depth", "smoke", folder).write_text(json.dumps(recorded[1]))
+    assert load("depth", "smoke", folder)["runs"] == json.loads(json.dumps(recorded[1]["runs"]))
+
+
+# ------------------------------------------------------------------------------ errors in one sentence
+
+
+def refusal(arguments, capsys) -> str:
+    assert main(["run", "learning_rate", "--scale", "smoke", *arguments]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and "Traceback" not in text and text.count("\n") == 1
+    return text
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--device", "foo"], "device='foo' cannot be used here"),
+        (["--device", "cuda:99"], "device='cuda:99' cannot be used here"),
+        (["--device", "meta"], "device='meta' holds no numbers"),
+        (["--epochs", "inf"], "epochs must be a finite number above 0, got inf"),
+        (["--epochs", "nan"], "epochs must be a finite number above 0, got nan"),
+        (["--epochs", "-1"], "epochs must be"),
+        (["--evaluations", "0"], "evaluations must be an integer"),
+        (["--seeds", "3"], "learning_rate has no seeds to change"),
+    ],
+)
+def test_bad_arguments(tmp_path, capsys, arguments, words):
+    assert words in refusal([*arguments, "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert f"{tmp_path / 'file'} is a file" in refusal(["--out", str(tmp_path / "file")], capsys)
+    assert "file" in refusal(["--out", str(tmp_path / "file" / "below")], capsys)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch, number):
+    """By the error itself: who runs the tests as root may write everywhere."""
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    text = refusal(["--out", str(tmp_path)], capsys)
+    assert os.strerror(number) in text and str(tmp_path) in text and "--out" in text
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_full_disk_keeps_what_is_finished(tmp_path, capsys, monkeypatch, after):
+    """fsync fails, as it does on a full disk: at the head, at the first unit, at the second."""
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor)
+
+    monkeypatch.setattr(record.os, "fsync", full)
+    assert "No space left" in refusal(["--out", str(tmp_path)], capsys)
+    (journal,) = tmp_path.glob("*.jsonl")
+    assert len(journal.read_bytes().splitlines()) == after
+    monkeypatch.undo()
+    assert main(["run", "learning_rate", "--scale", "smoke", "--out", str(tmp_path)]) == 0
+    load("learning_rate", "smoke", tmp_path)
+
+
+def test_numpys_numbers_may_change_a_plan(tmp_path):
+    plan = replace(tiny(), depths=(2,))
+    result = run(plan, "smoke", folder=tmp_path, epochs=np.float32(0.25), evaluations=np.int64(1), progress=quiet)
+    assert load("depth", "smoke", tmp_path) == json.loads(json.dumps(result))
+
+
+def test_a_live_run_checks_its_device():
+    with pytest.raises(ValueError, match="device='foo'"):
+        live(tiny(), device="foo")
+
+
+# --------------------------------------------------------------------------------- provenance, weight
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_librarys_own_checkout(tmp_path):
+    """Not of a project that holds the environment in which the library is installed."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "somebody's project")
+    installed = tmp_path / "venv" / "site-packages"
+    installed.mkdir(parents=True)
+    assert runner._commit(installed) == "unknown" and runner._commit(tmp_path / "absent") == "unknown"
+    assert runner._commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD")
+
+
+def test_reading_a_record_imports_neither_torch_nor_sympy():
+    code = (
+        "import sys\nfrom pso_lib.experiments.record import load, select, summary\n"
+        "summary(select(load('depth'), depth=50), 'arm')\n"
+        "print([m for m in ('torch', 'sympy', 'numpy', 'matplotlib', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,473 @@
+"""The detector on streams, the other triggers, and the guard in training loops."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pso_lib.analysis.singularity import stable_jacobian_energy
+from pso_lib.analysis.spectrum import stable_rank
+from pso_lib.nn.init import seeded
+from pso_lib.smoothing import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, smooth_
+
+
+def fired(detector, values) -> list[int]:
+    """The steps, from 1, at which it fires."""
+    return [step for step, value in enumerate(values, start=1) if detector.update(value)]
+
+
+def quick(**options) -> Detector:
+    return Detector(**{"warmup": 3, "cooldown": 4} | options)
+
+
+# The detector
+
+
+def test_a_spike_fires_at_its_step_and_stays_out_of_the_average():
+    detector = Detector()
+    trace = [1.0] * 80 + [2.6] + [1.0] * 20
+    assert fired(detector, trace) == [81]
+    assert detector.average == pytest.approx(1)
+    assert fired(Detector(), [1.0] * 80 + [2.4]) == []
+
+
+def test_tau_is_compared_before_the_value_enters():
+    detector = quick(tau=2.0, alpha=0.5)
+    assert fired(detector, [1, 1, 1, 2.0]) == []  # not above 2 x 1
+    assert detector.average == pytest.approx(1.5)
+    assert fired(detector, [3.01]) == [1]
+    assert detector.average == pytest.approx(1.5)
+
+
+def test_nothing_fires_during_warmup_nor_cooldown():
+    assert fired(Detector(), [1.0] * 49 + [100.0]) == []  # step 50
+    assert fired(Detector(), [1.0] * 50 + [100.0]) == [51]
+    # an average that starts at 1 and takes 50 every step of cooldown is soon near 50
+    assert fired(Detector(alpha=0.999), [1.0] * 60 + [50.0] * 32) == [61, 92]
+    assert fired(quick(cooldown=0, alpha=0.999), [1.0] * 5 + [50.0] * 3) == [6, 7, 8]
+
+
+def test_a_slow_drift_does_not_fire():
+    assert fired(Detector(), [1.05**t for t in range(300)]) == []
+
+
+def test_a_fast_drift_fires_when_it_outruns_the_average():
+    # the average of c^t is (1 - a) c / (c - a) of its newest value: it fires if c - a > tau (1 - a), so c > 1.15
+    assert fired(Detector(warmup=0), [1.149**t for t in range(400)]) == []
+    found = fired(Detector(warmup=0), [1.151**t for t in range(400)])
+    assert 20 < found[0] < 100
+    assert fired(Detector(warmup=0), [1.5**t for t in range(9)]) == [4]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_values_fire_and_never_enter(bad):
+    detector = quick()
+    assert fired(detector, [bad]) == [1] and detector.average is None  # even at the first step
+    assert fired(detector, [bad, bad, bad, bad, bad]) == [5]  # not during cooldown
+    detector = quick()
+    assert fired(detector, [1.0, bad, 2.0]) == [2] and detector.average == pytest.approx(1.1)
+    detector = quick(nonfinite="ignore")
+    assert fired(detector, [1.0, bad, bad, 1.0, bad]) == [] and detector.average == 1.0
+
+
+def test_the_first_step_only_sets_the_average():
+    detector = Detector(warmup=0)
+    assert not detector.update(1e9) and detector.average == 1e9
+
+
+def test_an_average_of_zero_fires_at_nothing():
+    detector = quick()
+    assert fired(detector, [0.0] * 10 + [5.0]) == []
+    assert detector.average == 5.0
+    assert fired(detector, [13.0]) == [1]
+
+
+def test_below():
+    assert fired(quick(side="below", tau=0.8), [5, 5, 5, 5, 4.1, 3.9]) == [6]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_it_never_fires_on_a_convex_run_that_converges(momentum):
+    curvature = torch.logspace(-3, 0, 20, dtype=torch.float64)
+    w = torch.randn(20, generator=seeded(), dtype=torch.float64).requires_grad_()
+    optimizer = torch.optim.SGD([w], lr=1.0, momentum=momentum)
+    norms = []
+    for _ in range(400):
+        optimizer.zero_grad()
+        (curvature * w.square()).sum().div(2).backward()
+        norms.append(w.grad.norm().item())
+        optimizer.step()
+    assert norms[-1] < 0.1 * norms[0]
+    for warmup in (0, 50):
+        assert fired(Detector(warmup=warmup), norms) == []
+
+
+def test_a_detector_goes_on_from_its_state():
+    trace = [1.0] * 60 + [9.0] + [1.0] * 10 + [math.inf] + [9.0] * 40
+    whole = Detector()
+    expected = fired(whole, trace)
+    for cut in (1, 55, 61, 70, 75):
+        first, second = Detector(), Detector()
+        begun = fired(first, trace[:cut])
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert begun + [cut + step for step in fired(second, trace[cut:])] == expected
+        assert second.state_dict() == whole.state_dict()
+
+
+# A model to guard
+
+
+def network(seed=0, dtype=torch.float64, a=8, b=7):
+    model = nn.Sequential(nn.Linear(6, a), nn.Tanh(), nn.Linear(a, b), nn.Tanh(), nn.Linear(b, 3)).to(dtype)
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p.copy_(torch.randn(p.shape, generator=seeded(seed + i), dtype=torch.float64) / p.shape[-1] ** 0.5)
+    return model
+
+
+X = torch.randn(16, 6, generator=seeded(1), dtype=torch.float64)
+Y = torch.randn(16, 3, generator=seeded(2), dtype=torch.float64)
+
+
+def backward(model, factor=1.0):
+    """The gradients of one step, ``factor`` times as large."""
+    model.zero_grad()
+    dtype = next(model.parameters()).dtype
+    (factor * nn.functional.mse_loss(model(X.to(dtype)), Y.to(dtype))).backward()
+
+
+def weights_of(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def run(model, guard, optimizer, factors, stepped=None):
+    for factor in factors:
+        backward(model, factor)
+        allowed = guard.step()
+        if allowed:
+            optimizer.step()
+        if stepped is not None:
+            stepped.append(allowed)
+
+
+SPIKE = [1.0] * 4 + [20.0] + [1.0] * 3
+
+
+# Other triggers
+
+
+def test_stable_rank_trigger_reads_by_power_iteration_and_fires_on_a_fall():
+    model = network()
+    matrices = [p.detach() for p in model.parameters() if p.ndim == 2]
+    trigger = StableRankTrigger(every=1, warmup=2, cooldown=3)
+    weights = dict(model.named_parameters())
+    weights = {name: p for name, p in weights.items() if p.ndim == 2}
+    exact = sum(stable_rank(M).item() for M in matrices) / 3
+    for _ in range(10):
+        reading = trigger.measure(weights).item()
+        assert not trigger.update(1.0, reading)
+    assert reading == pytest.approx(exact, rel=1e-3) and reading >= exact * (1 - 1e-9)
+    with torch.no_grad():
+        for M in matrices:
+            u, v = torch.randn(M.shape[0], dtype=M.dtype), torch.randn(M.shape[1], dtype=M.dtype)
+            M.add_(torch.outer(u / u.norm(), v / v.norm()) * 5 * torch.linalg.matrix_norm(M, 2))
+    found = [trigger.update(1.0, trigger.measure(weights).item()) for _ in range(4)]
+    assert found[:2].count(True) == 1 and sum(found) == 1  # once, then cooldown
+
+
+def test_stable_rank_trigger_outlives_zero_and_spoilt_weights():
+    W = nn.Parameter(torch.zeros(4, 4))
+    trigger = StableRankTrigger(every=1)
+    assert trigger.measure({"W": W}).item() == 1
+    W.data = torch.full((4, 4), torch.nan)
+    trigger.measure({"W": W})
+    W.data = torch.diag(torch.tensor([2.0, 1, 1, 1]))
+    for _ in range(20):
+        reading = trigger.measure({"W": W}).item()
+    assert reading == pytest.approx(7 / 4, rel=1e-3)
+
+
+def test_energy_trigger():
+    model = network()
+    backward(model)
+    trigger = EnergyTrigger(every=2, warmup=1, cooldown=0)
+    weights = {name: p for name, p in model.named_parameters() if p.ndim == 2}
+    expected = [stable_jacobian_energy(p.detach(), p.grad, denominator="gradient") for p in weights.values()]
+    reading = trigger.measure(weights).item()
+    assert reading == pytest.approx(torch.stack(expected).mean().item())
+    assert not trigger.update(1.0, reading)
+    assert trigger.measure(weights) is None and not trigger.update(1.0)  # not due
+    assert trigger.update(1.0, 1.6 * reading)
+    assert trigger.update(math.nan)
+    model.zero_grad()
+    assert EnergyTrigger().measure(weights) is None
+
+
+def test_at_steps():
+    model = network()
+    guard = Guard(model, trigger=AtSteps([2, 5]), method="log", skip_step=False)
+    run(model, guard, torch.optim.SGD(model.parameters(), lr=0.01), [1.0] * 6)
+    assert [record["step"] for record in guard.interventions] == [2, 5]
+
+
+# The guard
+
+
+def test_a_spike_is_met_and_recorded():
+    model = network()
+    guard = Guard(model, trigger=quick(), method="clip", k="ceil")
+    stepped = []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    run(model, guard, optimizer, SPIKE[:4], stepped)
+    before = weights_of(model)
+    run(model, guard, optimizer, SPIKE[4:], stepped)
+    assert stepped == [True] * 4 + [False] + [True] * 3
+    (record,) = guard.interventions
+    assert record["step"] == 5 and record["skipped"] and record["norm"] == pytest.approx(20 * record["average"])
+    backward_norms = sum(p.grad.norm().item() for p in model.parameters())
+    assert guard.trigger.average > 0 and backward_norms > 0
+    assert [w["name"] for w in record["weights"]] == ["0.weight", "2.weight", "4.weight"]
+    for told in record["weights"]:
+        expected = before[told["name"]].clone()
+        smooth_(expected, "clip", k="ceil")
+        assert torch.equal(model.get_parameter(told["name"]), expected)
+        assert told["stable_rank_before"] == pytest.approx(stable_rank(before[told["name"]]).item())
+        assert told["stable_rank_after"] == pytest.approx(stable_rank(expected).item())
+    assert torch.equal(model[0].bias, before["0.bias"])
+    assert guard.seconds > 0
+    json.dumps(guard.interventions, allow_nan=False)
+
+
+@pytest.mark.parametrize("norm", ["sum", "global"])
+def test_the_norm(norm):
+    model = network()
+    guard = Guard(model, trigger=AtSteps([1]), method="watch", norm=norm)
+    backward(model)
+    assert guard.step()  # watching skips nothing
+    norms = torch.stack([p.grad.norm() for p in model.parameters()])
+    expected = norms.sum() if norm == "sum" else norms.norm()
+    assert guard.interventions[0]["norm"] == pytest.approx(expected.item())
+    assert not guard.interventions[0]["skipped"]
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("method", ["skip", "watch", "shrink", "published", "log"])
+def test_what_a_trigger_does(method, skip):
+    if method == "skip" and not skip:
+        pytest.skip("a contradiction, refused")
+    model = network()
+    before = weights_of(model)
+    guard = Guard(model, trigger=AtSteps([1]), method=method, skip_step=skip, factor=0.5, weights=["2.weight"])
+    backward(model)
+    assert guard.step() == (not skip or method == "watch")
+    same = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    assert ("2.weight" in same) == (method in ("skip", "watch")) and len(same) >= 5
+    if method == "shrink":
+        assert torch.equal(model[2].weight, 0.5 * before["2.weight"])
+        assert guard.interventions[0]["weights"][0]["stable_rank_before"] is None
+    if method == "published":
+        torch.testing.assert_close(
+            torch.linalg.svdvals(model[2].weight)[1:], torch.linalg.svdvals(before["2.weight"])[1:] / 2
+        )
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_moments_of_what_changed_are_as_at_the_first_step(name):
+    """After a reset, the next step is that of a fresh optimiser; other weights go on with theirs."""
+    model = network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    guard = Guard(
+        model, trigger=AtSteps([4]), method="shrink", moments="reset", optimizer=optimizer, weights=["2.weight"]
+    )
+    run(model, guard, optimizer, [1.0] * 4)
+    before = model[2].weight.detach().clone()
+    fresh_model = network()
+    fresh_model.load_state_dict(model.state_dict())
+    fresh = OPTIMIZERS[name](fresh_model.parameters())
+    run(model, guard, optimizer, [1.0])
+    backward(fresh_model)
+    fresh.step()
+    assert not torch.equal(model[2].weight, before)
+    assert torch.equal(model[2].weight, fresh_model[2].weight)
+    assert not torch.equal(model[0].weight, fresh_model[0].weight)
+
+
+def test_a_non_finite_gradient_is_never_stepped_on():
+    model = network()
+    guard = Guard(model, trigger=quick(), method="log", skip_step=False, k="ceil")
+    stepped = []
+    run(model, guard, torch.optim.AdamW(model.parameters()), [1.0, math.nan, math.inf, 1.0], stepped)
+    assert stepped == [True, False, False, True]
+    assert len(guard.interventions) == 1 and guard.refused == 1  # the second fell into the cooldown
+    assert guard.interventions[0]["norm"] is None and guard.interventions[0]["skipped"]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_spoilt_weight_is_named_and_none_is_touched():
+    model = network()
+    guard = Guard(model, trigger=AtSteps([1]), method="clip")
+    backward(model)
+    model[4].weight.data[1, 2] = math.nan
+    before = weights_of(model)
+    with pytest.raises(
+        ValueError, match=r"weight '4.weight' holds 1 non-finite value\(s\), the first at index \[1, 2\]"
+    ):
+        guard.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_run_goes_on_from_a_checkpoint(tmp_path):
+    factors = SPIKE * 3
+
+    def begin(trigger):
+        model = network(dtype=torch.float32, a=20, b=20)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        # small full_up_to: the randomised SVD, whose generator is part of the state
+        guard = Guard(model, trigger=trigger(), method="log", k=2, full_up_to=2, moments="reset", optimizer=optimizer)
+        return model, optimizer, guard
+
+    for trigger in (quick, lambda: StableRankTrigger(every=2), lambda: AtSteps([3, 9, 14])):
+        model, optimizer, guard = begin(trigger)
+        run(model, guard, optimizer, factors)
+        first = begin(trigger)
+        run(*first[:1], first[2], first[1], factors[:10])
+        torch.save([part.state_dict() for part in first], tmp_path / "state")
+        second = begin(trigger)
+        for part, state in zip(second, torch.load(tmp_path / "state", weights_only=True), strict=True):
+            part.load_state_dict(state)
+        run(second[0], second[2], second[1], factors[10:])
+        for p, q in zip(model.parameters(), second[0].parameters(), strict=True):
+            assert torch.equal(p, q)
+        assert second[2].interventions == guard.interventions and second[2].steps == guard.steps
+        assert second[2].trigger.average == guard.trigger.average
+
+
+def test_mixed_precision_and_a_scheduler():
+    """The scaler multiplies losses by 2^15: unscaled, the guard sees the norms that it would without one."""
+    norms = {}
+    for scaled in (False, True):
+        model = network(dtype=torch.float32)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**15, enabled=scaled)
+        guard = Guard(model, trigger=quick(nonfinite="ignore"), method="clip", k="ceil")
+        taken = []
+        for factor in [*SPIKE, math.inf, 1.0]:
+            optimizer.zero_grad()
+            loss = factor * nn.functional.mse_loss(model(X.float()), Y.float())
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            taken.append(guard.step())
+            if taken[-1]:
+                scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+        assert taken == [True] * 4 + [False] + [True] * 3 + [False, True]
+        assert guard.refused == 1
+        assert scaler.get_scale() == (2.0**14 if scaled else 1.0)  # it saw the overflow, and not the spike
+        norms[scaled] = [guard.trigger.average, guard.interventions[0]["norm"]]
+    assert norms[True] == pytest.approx(norms[False], rel=1e-4)
+
+
+def test_gradient_accumulation():
+    model = network()
+    guard = Guard(model, trigger=AtSteps([1]), method="watch")
+    model.zero_grad()
+    for x, y in zip(X.chunk(4), Y.chunk(4), strict=True):
+        (nn.functional.mse_loss(model(x), y) / 4).backward()
+    guard.step()
+    whole = Guard(model, trigger=AtSteps([1]), method="watch")
+    backward(model)
+    whole.step()
+    assert guard.interventions[0]["norm"] == pytest.approx(whole.interventions[0]["norm"])
+
+
+def test_gradients_of_any_kind():
+    """Half, single and sparse in one model; a parameter without a gradient; float16 whose norm would overflow it."""
+    table, half, single = nn.Embedding(5, 3, sparse=True), nn.Linear(3, 3).bfloat16(), nn.Linear(3, 3)
+    model = nn.ModuleList([table, half, single])
+    table(torch.tensor([1, 1, 2])).sum().backward()
+    half.weight.grad = torch.full_like(half.weight, 2.0)
+    guard = Guard(model, trigger=AtSteps([1]), method="clip", k=2)
+    assert not guard.step()
+    assert guard.interventions[0]["norm"] == pytest.approx((3 * 4 + 3 * 1) ** 0.5 + 6, rel=1e-2)
+    single.half()
+    single.weight.grad = torch.full_like(single.weight, 60000.0)
+    watch = Guard(model, trigger=AtSteps([1]), method="watch")
+    watch.step()
+    assert watch.interventions[0]["norm"] == pytest.approx(180000, rel=1e-2)
+
+
+def test_more_can_be_done_on_a_trigger():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    def halve(record):
+        for group in optimizer.param_groups:
+            group["lr"] /= 2
+
+    guard = Guard(model, trigger=AtSteps([1, 2]), method="watch", on_trigger=halve)
+    run(model, guard, optimizer, [1.0] * 3)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def test_it_rescues_a_run_that_a_spike_would_ruin():
+    """One gradient 1e6 times too large, plain SGD: unguarded, the weights are gone. (Skipping alone would do.)"""
+    factors = [1.0] * 60 + [1e6] + [1.0] * 60
+    losses = {}
+    for method in ("watch", "clip"):
+        model = network()
+        run(model, Guard(model, method=method), torch.optim.SGD(model.parameters(), lr=0.05), factors)
+        losses[method] = nn.functional.mse_loss(model(X), Y).item()
+    assert losses["clip"] < 1 < 100 < losses["watch"]
+
+
+@pytest.mark.parametrize(
+    "call, parts",
+    [
+        (lambda m: Detector(tau=1.0), ["tau", "above 1", "1.0"]),
+        (lambda m: Detector(tau=math.nan), ["tau", "nan"]),
+        (lambda m: Detector(tau=2, side="below"), ["between 0 and 1"]),
+        (lambda m: Detector(alpha=1.0), ["alpha", "1.0"]),
+        (lambda m: Detector(warmup=-1), ["warmup", "-1"]),
+        (lambda m: Detector(cooldown=1.5), ["cooldown", "1.5"]),
+        (lambda m: Detector(nonfinite="fires"), ["Did you mean 'fire'"]),
+        (lambda m: Detector().update(torch.tensor(1.0)), ["item()"]),
+        (lambda m: Detector().update(-1.0), ["-1.0"]),
+        (lambda m: StableRankTrigger(share=1.2), ["between 0 and 1"]),
+        (lambda m: EnergyTrigger(every=0), ["every"]),
+        (lambda m: AtSteps([0]), ["steps", "at least 1"]),
+        (lambda m: Guard(m, method="clp"), ["Did you mean 'clip'"]),
+        (lambda m: Guard(m, method="skip", skip_step=False), ["watch"]),
+        (lambda m: Guard(m, skip_step="yes"), ["True or False"]),
+        (lambda m: Guard(m, moments="reset"), ["optimizer="]),
+        (lambda m: Guard(m, moments="reset", optimizer=torch.optim.SGD(network().parameters())), ["0.weight"]),
+        (lambda m: Guard(m, k=4), ["k=4", "4.weight", "3 singular values"]),
+        (lambda m: Guard(m, factor=2), ["factor"]),
+        (lambda m: Guard(m, norm="max"), ["sum", "global"]),
+        (lambda m: Guard(m, weights="9.weight"), ["9.weight"]),
+    ],
+)
+def test_bad_arguments_name_the_remedy(call, parts):
+    with pytest.raises(ValueError) as caught:
+        call(network())
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_without_gradients_it_says_where_it_belongs():
+    with pytest.raises(RuntimeError, match=r"between loss.backward\(\)"):
+        Guard(network()).step()
