@@ -250,17 +250,17 @@ def _own(plan) -> str:
     own = [method for method in plan.methods if _body(method) not in bodies]
     if not own:
         wrong("every method of this plan is in the book already; change at least one thing of one of them.")
-    if not any(method.peer == "plain" for method in plan.methods):
+    if not any(method.baseline == "plain" for method in plan.methods):
         wrong("plain is missing: without it nobody knows what the method adds.")
-    if not any(method.peer == "clip" for method in plan.methods):
+    if not any(method.baseline == "clip" for method in plan.methods):
         wrong("clip is missing: a method that gradient clipping beats is not needed.")
     if plan.seeds < 2:
         wrong("one seed has no spread; give it two at least.")
-    least = min(len(patient.rates or plan.rates) for patient in plan.patients)
+    least = min(len(workload.rates or plan.rates) for workload in plan.workloads)
     if least < 2:
         wrong("with one rate a method that only suits another rate looks bad or good; give two at least.")
-    fires = [m for m in own if not m.peer and m.trigger in ("norm", "stable_rank", "energy")]
-    short = min(patient.steps for patient in plan.patients)
+    fires = [m for m in own if not m.baseline and m.trigger in ("norm", "stable_rank", "energy")]
+    short = min(workload.steps for workload in plan.workloads)
     if any((plan.detector[0] if m.warmup is None else m.warmup) >= short for m in fires):
         wrong("the trigger's warm-up is as long as the training; it can never fire.")
     return f"{', '.join(method.name for method in own)} against {len(names) - len(own)}, {plan.seeds} seeds each"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from pso_lib.experiments.summaries import summary
-from pso_lib.train import monitored
+from pso_lib.train import failure
 
 __all__ = ["best_loss", "trained", "training_rates"]
 
@@ -25,7 +25,7 @@ def best_loss(runs: Sequence[dict], model: str) -> float:
 def trained(runs: Sequence[dict], margin: float = 0.1) -> list[bool]:
     """For each run whether it trained; the best is taken over all runs of its model that are given."""
     best = {model: best_loss(runs, model) for model in {run["model"] for run in runs}}
-    return [monitored.trains(run["final_loss"], run["exploded"], best[run["model"]], margin) for run in runs]
+    return [failure.trains(run["final_loss"], run["exploded"], best[run["model"]], margin) for run in runs]
 
 
 def training_rates(runs: Sequence[dict], margin: float = 0.1) -> dict[tuple[str, str], list[float]]:

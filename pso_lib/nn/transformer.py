@@ -1,4 +1,4 @@
-"""A small Transformer that predicts the next token: the patient of the chapters on instability.
+"""A small Transformer that predicts the next token: the workload of the chapters on instability.
 
     model = GPT(vocabulary=65, context=64, width=128, layers=5, generator=torch.Generator().manual_seed(0))
     logits = model(tokens)                      # (B, T) int64 to (B, T, vocabulary)
