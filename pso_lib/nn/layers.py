@@ -139,24 +139,30 @@ class Layer(nn.Module):
             raise ValueError(f'B cannot be set: outer="{self.outer}" derives it; use outer="free" or set A.')
         if b is not None and self.b is None and _tensor(b).any():
             raise ValueError("b cannot be set: the layer was made with bias=False; make it with bias=True.")
+        matrices = {}
         for argument, name, value in (("A", "A", A), ("B", "_B", B)):
             if value is not None:
-                self._set_matrix(argument, name, _tensor(value))
+                matrices[name] = _tensor(value)
+                self._check_matrix(argument, name, matrices[name])
         if b is not None and self.b is not None:
-            value = _tensor(b)
-            if value.ndim and value.shape != self.b.shape:
-                raise ValueError(f"b has shape {tuple(value.shape)}; it must be ({self.hidden},) or a number.")
-            require_finite("b", value)
-            self.b.copy_(value)
+            bias = _tensor(b)
+            if bias.ndim and bias.shape != self.b.shape:
+                raise ValueError(f"b has shape {tuple(bias.shape)}; it must be ({self.hidden},) or a number.")
+            require_finite("b", bias)
+            self.b.copy_(bias)
+        for name, value in matrices.items():
+            if parametrize.is_parametrized(self, name):
+                setattr(self, name, value.to(self.A))
+            else:
+                getattr(self, name).copy_(value)
 
-    def _set_matrix(self, argument: str, name: str, value: Tensor) -> None:
+    def _check_matrix(self, argument: str, name: str, value: Tensor) -> None:
         if tuple(value.shape) != (self.hidden, self.dim):
             raise ValueError(
                 f"{argument} has shape {tuple(value.shape)}; it must be (hidden, dim) = ({self.hidden}, {self.dim})."
             )
         require_finite(argument, value)
         if not parametrize.is_parametrized(self, name):
-            getattr(self, name).copy_(value)
             return
         short = min(value.shape)
         gram = value @ value.T if self.hidden <= self.dim else value.T @ value
@@ -166,7 +172,6 @@ class Layer(nn.Module):
                 f"{argument} is not orthogonal (error {error:.1e}, allowed 1e-4), but this layer was made with "
                 'orthogonal="always"; give an orthogonal matrix or make the layer with orthogonal="start".'
             )
-        setattr(self, name, value.to(self.A))
 
     def extra_repr(self) -> str:
         return (
@@ -176,8 +181,8 @@ class Layer(nn.Module):
 
 
 def _tensor(value) -> Tensor:
-    """Numbers as a tensor on the CPU, whatever torch's default device is; a tensor as it is."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    """Numbers as a float64 tensor on the CPU, whatever torch's defaults are; a tensor as it is."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
 
 
 class FeedForward(Layer):

@@ -150,3 +150,18 @@ def test_only_always_keeps_and_maps_once_a_pass(outer):
             layer.parametrizations[name][0].register_forward_hook(lambda *_, name=name, calls=calls: calls.append(name))
         layer(torch.ones(3, 6))
         assert sorted(calls) == sorted(kept)
+
+
+def test_numbers_are_not_rounded_on_their_way_into_a_layer():
+    layer = Layer(2, alpha=1.0, beta=1.0, dtype=torch.float64)
+    layer.set_weights(A=[[0.1, 0.2], [0.3, 0.7]], b=-0.6)
+    assert layer.A.tolist() == [[0.1, 0.2], [0.3, 0.7]] and layer.b.tolist() == [-0.6, -0.6]
+
+
+@pytest.mark.parametrize("wrong", [{"b": [1.0, 2.0, 3.0]}, {"B": [[1.0, 2.0]]}, {"b": float("nan")}])
+def test_a_refusal_changes_no_weight(wrong):
+    layer = Layer(2, alpha=1.0, beta=1.0, generator=seeded())
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(ValueError):
+        layer.set_weights(A=[[5.0, 6.0], [7.0, 8.0]], **wrong)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
