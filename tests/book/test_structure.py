@@ -130,6 +130,12 @@ def test_broken_chapter_is_found(good, check, breaking, message):
     assert any(message in complaint for complaint in complaints), complaints
 
 
+def test_a_list_of_imported_names_is_no_long_cell(good):
+    names = ",\n    ".join(f"name_{n}" for n in range(30))
+    structure.code_cells(good)[0].source = f"from math import (\n    {names},\n)\nimport cmath"
+    assert structure.lengths(good) == []
+
+
 @pytest.mark.parametrize(
     "source, expected",
     [
