@@ -6,6 +6,7 @@ flagged, as far as the kinks are seen; see ``pso_lib.analysis.kinks``.
 """
 
 from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,39 @@ from torch import Tensor, nn
 from pso_lib.analysis.kinks import CHUNK_ELEMENTS, kink_distance, kink_margin, lies_on_kink
 from pso_lib.analysis.spectrum import singular_values
 from pso_lib.analysis.transforms import module_of, named_dtypes, of_points, row_jacobians
-from pso_lib.errors import require_choice, require_finite, require_shape
+from pso_lib.errors import (
+    checked,
+    require_attributes,
+    require_choice,
+    require_finite,
+    require_labels,
+    require_positive_int,
+    require_rows,
+    require_shape,
+)
 
 __all__ = ["jacobian", "cumulative_jacobians", "spectrum_by_depth", "gradient_norms", "kink_margin", "kink_distance"]
 
 
+@overload
+def jacobian(
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    chunk_size: int | None = None,
+    on_kink: Literal["raise", "ignore"] = "raise",
+    create_graph: bool = False,
+) -> Tensor: ...
+@overload
+def jacobian(
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    chunk_size: int | None = None,
+    on_kink: Literal["flag"],
+    create_graph: bool = False,
+) -> tuple[Tensor, Tensor]: ...
+@checked
 def jacobian(
     f: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -46,11 +75,20 @@ def jacobian(
     _check(f, x)
     g = of_points(f, x)
     outputs = _probe(g, x).numel()
-    chunk = chunk_size or max(1, CHUNK_ELEMENTS // (x.shape[1] * outputs))
+    chunk = _chunk(chunk_size, x.shape[1] * outputs)
     J = row_jacobians(g, x, wide=x.shape[1] > outputs, chunk=chunk, create_graph=create_graph)
     return _judged(J, f, x, on_kink)
 
 
+@overload
+def cumulative_jacobians(
+    network, x: Tensor, *, chunk_size: int | None = None, on_kink: Literal["raise", "ignore"] = "raise"
+) -> Tensor: ...
+@overload
+def cumulative_jacobians(
+    network, x: Tensor, *, chunk_size: int | None = None, on_kink: Literal["flag"]
+) -> tuple[Tensor, Tensor]: ...
+@checked
 def cumulative_jacobians(
     network, x: Tensor, *, chunk_size: int | None = None, on_kink: str = "raise"
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -59,9 +97,10 @@ def cumulative_jacobians(
     ``x`` enters the first layer: apply ``network.lift`` before, if there is one. ``on_kink`` as in ``jacobian``.
     """
     require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
+    require_attributes("network", network, "dim", "depth", "trunk", "trunk_states")
     _check(network, x)
     require_shape("x", x, network.dim)
-    chunk = chunk_size or max(1, CHUNK_ELEMENTS // (network.depth * network.dim**2))
+    chunk = _chunk(chunk_size, network.depth * network.dim**2)
 
     def states(h: Tensor) -> Tensor:
         return torch.stack(network.trunk_states(h)[1:])  # (L, n)
@@ -71,25 +110,37 @@ def cumulative_jacobians(
     return _judged(G, network.trunk, x, on_kink)
 
 
-def spectrum_by_depth(network, x: Tensor, *, on_kink: str = "raise") -> Tensor | tuple[Tensor, Tensor]:
+@overload
+def spectrum_by_depth(network, x: Tensor, *, on_kink: Literal["raise", "ignore"] = "raise") -> Tensor: ...
+@overload
+def spectrum_by_depth(network, x: Tensor, *, on_kink: Literal["flag"]) -> tuple[Tensor, Tensor]: ...
+@checked
+def spectrum_by_depth(network, x: Tensor, *, on_kink: Any = "raise") -> Tensor | tuple[Tensor, Tensor]:
     """Singular values of G_1, …, G_L at each row of ``x``: (N, n) to (L, N, n). ``on_kink`` as in ``jacobian``."""
     found = cumulative_jacobians(network, x, on_kink=on_kink)
     return (singular_values(found[0]), found[1]) if on_kink == "flag" else singular_values(found)
 
 
+@overload
+def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: Literal["raise", "ignore"] = "raise") -> Tensor: ...
+@overload
+def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: Literal["flag"]) -> tuple[Tensor, Tensor]: ...
+@checked
 def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: str = "raise") -> Tensor | tuple[Tensor, Tensor]:
     """Norm of the gradient of each example's cross-entropy by x_0, x_1, …, x_L: (N, d), (N,) to (L + 1, N).
 
     ``on_kink`` as in ``jacobian``.
     """
     require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
+    require_attributes("network", network, "states", "readout")
     _check(network, x)
     with torch.enable_grad(), named_dtypes(network, x):
         states = network.states(x.detach())
         if not states[0].requires_grad:  # no lift: the first state is the input itself
             states = network.states(x.detach().requires_grad_())
         logits = network.readout(states[-1]) if network.readout is not None else states[-1]
-        loss = nn.functional.cross_entropy(logits, y, reduction="sum")  # a sum: rows do not mix
+        require_labels("y", y, len(x), logits.shape[-1], of="x")
+        loss = nn.functional.cross_entropy(logits, y.long(), reduction="sum")  # a sum: rows do not mix
         norms = torch.stack([g.norm(dim=-1) for g in torch.autograd.grad(loss, states)])
     return _judged(norms, network, x, on_kink)
 
@@ -119,12 +170,15 @@ def _probe(f, x: Tensor) -> Tensor:
     return out
 
 
+def _chunk(chunk_size: int | None, elements: int) -> int:
+    """How many inputs at once: as asked, or as many as fit, each of so many elements."""
+    if chunk_size is not None:
+        return require_positive_int("chunk_size", chunk_size)
+    return max(1, CHUNK_ELEMENTS // elements)
+
+
 def _check(f, x: Tensor) -> None:
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, n), N >= 1. One point is x[None].")
-    if not x.is_floating_point():
-        raise ValueError(f"x has dtype {x.dtype}; Jacobians need floating point: x.double().")
-    require_finite("x", x)
+    require_rows("x", x)
     module = module_of(f)
     if module is not None:
         for name, weight in module.named_parameters():

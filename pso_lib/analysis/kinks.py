@@ -4,7 +4,7 @@ Kinks are found for the activations of ``pso_lib`` and for torch's own modules t
 a bare function, or a max-pooling, is not seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from pso_lib.analysis.transforms import lacks_vmap, module_of, named_dtypes, of_points, plain_kernels, row_jacobians
+from pso_lib.errors import checked, require_finite, require_floating, require_positive_int, require_rows
 from pso_lib.nn.activations import Activation, nearest_kink_offset
+from pso_lib.nn.init import seeded
 
 __all__ = ["kink_distance", "kink_margin", "lies_on_kink"]
 
@@ -41,8 +43,13 @@ _TORCH_KINKS = {
 }
 
 
-def kink_margin(f, x: Tensor) -> Tensor:
-    """The smallest |pre-activation - kink| over all units, (N, n) to (N,); infinite without kinks."""
+@checked
+def kink_margin(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The smallest |pre-activation - kink| over all units, (N, …) to (N,); infinite without kinks."""
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, n), or (N, …) as f takes it, N >= 1.")
+    require_floating("x", x)
+    require_finite("x", x)
     with torch.no_grad(), _recorded_offsets(f) as record, named_dtypes(f, x):
         f(x)
     if not record:
@@ -50,13 +57,16 @@ def kink_margin(f, x: Tensor) -> Tensor:
     return torch.stack([offset.abs().flatten(1).amin(1) for offset in record]).amin(0)
 
 
-def kink_distance(f, x: Tensor, *, chunk_size: int | None = None) -> Tensor:
+@checked
+def kink_distance(f: Callable[[Tensor], Tensor], x: Tensor, *, chunk_size: int | None = None) -> Tensor:
     """The exact Euclidean distance of each input to the nearest kink in input space, (N, n) to (N,).
 
     Inside its region f is affine, so each unit's pre-activation z is too, and the region is the convex
     set where none reaches its kink: the distance to its boundary is the least |z - kink| / |grad z|.
     For activations with smooth pieces only it is infinite; with smooth ones mixed in, first order only.
     """
+    require_rows("x", x)
+    chunk_size = None if chunk_size is None else require_positive_int("chunk_size", chunk_size)
     offsets, gradients = _offsets_and_gradients(f, x, chunk_size)
     if offsets.shape[1] == 0:
         return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
@@ -101,7 +111,7 @@ def _offsets_and_slopes(f, x: Tensor) -> tuple[Tensor, Tensor]:
 
     A forward derivative each, where the gradients would take n. Too small by a factor of 30 once in a million.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     v = torch.randn(4, x.shape[1], generator=generator, dtype=torch.float64).to(x)
     with _offsets_of(f, x) as offsets:
 

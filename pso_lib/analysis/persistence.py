@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pso_lib.analysis.jacobian import cumulative_jacobians, jacobian
-from pso_lib.errors import require_shape
+from pso_lib.errors import checked, require_attributes, require_finite, require_rows, require_same_dtype, require_shape
 from pso_lib.norms import cosines, norm
 
 __all__ = [
@@ -70,13 +70,14 @@ class GradientBounds:
     no_layer_stretches: Tensor
 
 
+@checked
 def layer_jacobians(network, x: Tensor) -> Tensor:
     """J_1, …, J_L along the orbit of each row of ``x``: (N, n) to (L, N, n, n). ``x`` enters the first layer.
 
     Each layer is differentiated by itself. A unit that sits on its kink because dead units feed it counts
     as torch differentiates it; the subspaces below do not depend on the choice.
     """
-    require_shape("x", x, network.dim)
+    _require_rows(network, x)
     J, h = [], x
     for layer in network.layers:
         J.append(jacobian(layer, h, on_kink="ignore"))
@@ -85,6 +86,7 @@ def layer_jacobians(network, x: Tensor) -> Tensor:
     return torch.stack(J)
 
 
+@checked
 def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -> PersistentSubspace:
     """The largest V on which the definition holds at one input ``x`` of shape (n,), to a tolerance.
 
@@ -102,9 +104,10 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
     Raises:
         ValueError: ``x`` is not one point, or is not finite; a tolerance finer than the rounding of x's dtype.
     """
+    require_attributes("network", network, "dim", "layers")
     require_shape("x", x, network.dim)
     if x.ndim != 1:
-        raise ValueError(f"x has shape {tuple(x.shape)}; a persistent subspace is of one input, ({network.dim},).")
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be one input, ({network.dim},).")
     tolerance = _checked_tolerance(tolerance, x, network.dim)
     n, rounding = network.dim, torch.finfo(x.dtype).eps * network.dim
     identity = torch.eye(n, dtype=x.dtype, device=x.device)
@@ -123,21 +126,25 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
     return PersistentSubspace(carried, tuple(dimensions), tolerance)
 
 
+@checked
 def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None) -> Tensor:
     """The persistent dimension at each row of ``x``, (N, n) to (N,), integers. See ``persistent_subspace``."""
-    _require_rows(x, network.dim)
+    _require_rows(network, x)
     return torch.tensor([persistent_subspace(network, point, tolerance=tolerance).dimension for point in x])
 
 
+@checked
 def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float | None = None) -> GradientBounds:
     """The two-sided bound of the gradient at each row: ``x`` (N, n) enters the first layer, ``g`` (N, n) the last.
 
     With a tolerance t of the subspace, the lower bound holds up to a factor 1 - t. ``tolerance``: see
     ``persistent_subspace``.
     """
-    _require_rows(x, network.dim)
+    _require_rows(network, x)
     if g.shape != x.shape:
         raise ValueError(f"g has shape {tuple(g.shape)} and x {tuple(x.shape)}; give one gradient (N, n) per point.")
+    require_same_dtype("g", g, "x", x.dtype)
+    require_finite("g", g)
     J = layer_jacobians(network, x)
     pulled = g
     for layer in reversed(range(len(J))):
@@ -151,11 +158,13 @@ def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float | None = 
     return GradientBounds(torch.stack(lower), norm(pulled), norm(g), stretch <= at_most)
 
 
+@checked
 def separation(network, x: Tensor) -> Tensor:
     """|x_l - y_l| / |x - y| averaged over all pairs of rows of ``x``: (N, n) to (L,).
 
     Raises ``ValueError`` if two rows are equal: they have no distance to compare with.
     """
+    require_attributes("network", network, "trunk_states")
     _require_pairs(x)
     with torch.no_grad():
         states = network.trunk_states(x)
@@ -165,11 +174,13 @@ def separation(network, x: Tensor) -> Tensor:
     return torch.stack([(_distances(state) / start).mean() for state in states[1:]])
 
 
+@checked
 def coherence(network, x: Tensor) -> Tensor:
     """<G_l(x), G_l(y)> / |G_l(x)| |G_l(y)| (Frobenius), averaged over all pairs of rows: (N, n) to (L,).
 
     A Jacobian of zero has cosine 0 with all others.
     """
+    require_attributes("network", network, "dim", "depth", "trunk", "trunk_states")
     _require_pairs(x)
     G = cumulative_jacobians(network, x, on_kink="ignore").flatten(2)  # (L, N, n n)
     i, j = torch.triu_indices(len(x), len(x), 1)
@@ -195,15 +206,15 @@ def _checked_tolerance(tolerance: float | None, x: Tensor, n: int) -> float:
     return float(tolerance)
 
 
-def _require_rows(x: Tensor, n: int) -> None:
-    require_shape("x", x, n)
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, {n}), N >= 1. One point is x[None].")
+def _require_rows(network, x: Tensor) -> None:
+    require_attributes("network", network, "dim", "layers")
+    require_rows("x", x, network.dim)
 
 
 def _require_pairs(x: Tensor) -> None:
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; pairs need (N, n) with N >= 2.")
+    require_rows("x", x)
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from pso_lib.analysis.singularity import (
 from pso_lib.analysis.spectrum import spectrum_stable_rank
 from pso_lib.errors import (
     UndefinedError,
+    checked,
     nearest,
     require_choice,
     require_keys,
@@ -73,6 +74,7 @@ class Recorder:
             does not give (N, T, d), or does not run.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -155,7 +157,7 @@ class Recorder:
         for key in ("every", "k", "denominator"):
             if state[key] != mine[key]:
                 raise ValueError(f"the record was made with {key}={state[key]!r}, this recorder has {mine[key]!r}.")
-        pairs = [("quantities", state["values"], self.values)]
+        pairs: list[tuple[str, dict, dict]] = [("quantities", state["values"], self.values)]
         pairs += [(f"entries of {q!r}", state["values"].get(q, {}), of) for q, of in self.values.items()]
         for what, old, new in pairs:
             if set(old) != set(new):
@@ -191,8 +193,8 @@ class Recorder:
     def _of_weight(self, matrix: Matrix, wanted: list[str]) -> dict[str, float | None]:
         values: dict[str, float | None] = dict.fromkeys(wanted)
         W = matrix.tensor()
-        live = matrix.parameter.requires_grad and W.grad is not None  # a frozen one may have kept its last gradient
-        G = as_matrix(W.grad.detach()) if live else None
+        live = matrix.parameter.requires_grad  # a frozen one may have kept its last gradient
+        G = as_matrix(W.grad.detach()) if live and W.grad is not None else None
         if G is not None and "gradient_norm" in wanted:
             values["gradient_norm"] = _number(G.norm())
         M = as_matrix(W.detach())
@@ -208,6 +210,7 @@ class Recorder:
         return values
 
     def _ntk(self) -> float | None:
+        assert self.probe is not None and self.loss is not None  # _check_probe has seen to it
         x, y = self.probe
         with suppress(UndefinedError):  # non-finite gradients: the run has exploded, and its record says so
             chosen = self._chosen
@@ -216,6 +219,7 @@ class Recorder:
 
     def _similarities(self) -> dict[str, float | None]:
         values: dict[str, float | None] = {}
+        assert self.probe is not None
         x = self.probe[0]
 
         def keep(name):

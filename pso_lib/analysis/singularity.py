@@ -15,8 +15,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank, stable_rank
-from pso_lib.analysis.transforms import plain_attention
-from pso_lib.errors import UndefinedError, require_choice, require_finite, require_positive_int
+from pso_lib.analysis.transforms import lacks_vmap, plain_attention
+from pso_lib.errors import (
+    UndefinedError,
+    checked,
+    require_choice,
+    require_finite,
+    require_floating,
+    require_matrix,
+    require_positive_int,
+    require_same_dtype,
+)
+from pso_lib.modes import evaluating
 from pso_lib.nn.weights import Weights, as_matrix, chosen_weights
 from pso_lib.norms import cosines, unit
 
@@ -48,6 +58,7 @@ def require_rounding(k: int | str) -> int | str:
     return k
 
 
+@checked
 def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> Tensor:
     """How many leading singular values are meant: floor or ceiling of the stable rank, or k itself; (...) to (...).
 
@@ -56,7 +67,11 @@ def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> 
     Raises:
         ValueError: k is unknown, or an integer above ``rank``, the number of singular values.
     """
-    k = require_rounding(k)
+    k, rank = require_rounding(k), require_positive_int("rank", rank)
+    require_floating("stable_rank", stable_rank)
+    require_finite("stable_rank", stable_rank)
+    if stable_rank.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"stable_rank is {stable_rank.dtype}, too coarse to be rounded; compute it in torch.float32.")
     if not isinstance(k, str):
         if k > rank:
             raise ValueError(f"k={k} exceeds the {rank} singular values of the matrix; give k <= {rank}.")
@@ -66,6 +81,7 @@ def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> 
     return rounded.long().clamp(1, rank)
 
 
+@checked
 def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", denominator: str = "pairs") -> Tensor:
     """The share of the gradient G = dL/dW on the k leading singular pairs of W: (..., m, n), (..., m, n) to (...).
 
@@ -82,8 +98,10 @@ def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", deno
     require_choice("denominator", denominator, DENOMINATORS)
     if W.ndim < 2 or W.shape != G.shape:
         raise ValueError(f"W has shape {tuple(W.shape)} and G {tuple(G.shape)}; both must be (..., m, n).")
-    require_finite("W", W)
-    require_finite("G", G)
+    require_matrix("W", W)
+    require_matrix("G", G)
+    require_same_dtype("G", G, "W", W.dtype)
+    W, G = (M.float() if M.dtype in (torch.float16, torch.bfloat16) else M for M in (W, G))
     U, s, Vh = torch.linalg.svd(W, full_matrices=False)
     scale = G.abs().amax((-2, -1))
     G = G / torch.where(scale > 0, scale, 1)[..., None, None]  # squares of tiny gradients would underflow
@@ -96,6 +114,7 @@ def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", deno
     return (pairs * leading).sum(-1) / whole
 
 
+@checked
 def ntk_gram(
     model: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -115,7 +134,11 @@ def ntk_gram(
     The model runs in evaluation mode, so that an example's gradient is its own; modes are put back. An example
     without gradient keeps a zero row. Raises ``ValueError`` for non-finite gradients or examples that do not fit.
     """
-    require_positive_int("chunk_size", chunk_size)
+    chunk_size = require_positive_int("chunk_size", chunk_size)
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"x and y must hold an example per row, got the shapes {tuple(x.shape)} and {tuple(y.shape)}.")
+    if x.is_floating_point():
+        require_finite("x", x)
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"x has {len(x)} examples and y {len(y)}; give equally many, at least one.")
     chosen = {name: p.detach() for name, p in chosen_weights(model, weights).items()}
@@ -124,28 +147,39 @@ def ntk_gram(
     def one(values, example, target):
         return loss(functional_call(model, (values, rest), (example[None],)), target[None])
 
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        per_example = vmap(grad(one), in_dims=(None, 0, 0))
-        with plain_attention():
-            rows = [
-                torch.cat([g.flatten(1) for g in per_example(chosen, a, b).values()], 1)
-                for a, b in zip(x.split(chunk_size), y.split(chunk_size), strict=True)
-            ]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    gradients = torch.cat(rows)
+    def together(a, b):
+        return vmap(grad(one), in_dims=(None, 0, 0))(chosen, a, b).values()
+
+    def one_by_one(a, b):
+        values = {name: value.requires_grad_() for name, value in chosen.items()}
+        with torch.enable_grad():
+            losses = [one(values, *pair) for pair in zip(a, b, strict=True)]
+        leaves = list(values.values())
+        rows = [torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True) for value in losses]
+        return map(torch.stack, zip(*rows, strict=True))
+
+    def gradients_by(per_example):
+        chunks = zip(x.split(chunk_size), y.split(chunk_size), strict=True)
+        return torch.cat([torch.cat([g.flatten(1) for g in per_example(a, b)], 1) for a, b in chunks])
+
+    with evaluating(model), plain_attention():
+        try:
+            gradients = gradients_by(together)
+        except RuntimeError as error:
+            if not lacks_vmap(error):
+                raise
+            gradients = gradients_by(one_by_one)
     require_finite("the gradients", gradients)
     return cosines(gradients)
 
 
+@checked
 def ntk_top_eigenvalue(model: nn.Module, loss: Callable, x: Tensor, y: Tensor, **options) -> float:
     """The largest eigenvalue of ``ntk_gram``: 1 if all gradients are orthogonal, N if all are parallel."""
     return torch.linalg.eigvalsh(ntk_gram(model, loss, x, y, **options))[-1].item()
 
 
+@checked
 def token_similarity(h: Tensor) -> Tensor:
     """The cosine between two tokens' representations, averaged over all pairs: (..., T, d) to (...), T >= 2.
 

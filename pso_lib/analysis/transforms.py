@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jacfwd, jacrev, vmap
 from torch.overrides import TorchFunctionMode
 
@@ -13,22 +13,59 @@ from pso_lib.errors import require_dtype
 
 __all__ = ["lacks_vmap", "module_of", "named_dtypes", "of_points", "plain_attention", "plain_kernels", "row_jacobians"]
 
+_MIXING = nn.modules.batchnorm._BatchNorm
+_DROPPING = {nn.modules.dropout._DropoutNd: "p", nn.MultiheadAttention: "dropout", nn.RNNBase: "dropout"}
+
 
 def module_of(f) -> torch.nn.Module | None:
     """The module that f is, or is a bound method of."""
-    module = f if isinstance(f, torch.nn.Module) else getattr(f, "__self__", None)
-    return module if isinstance(module, torch.nn.Module) else None
+    module = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
+    return module if isinstance(module, nn.Module) else None
 
 
 def of_points(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
-    """f as a map of points (n,): itself, or through a batch of one where it knows batches only, as BatchNorm does."""
-    with torch.no_grad(), named_dtypes(f, x):
+    """f as a map of points (n,): itself, or through a batch of one where it knows batches only, as BatchNorm does.
+
+    A module is trained on batches: where it takes a point for something else, as GroupNorm takes channels for examples
+    if a picture is as high as it has channels, a batch of one says what it does.
+
+    Raises:
+        ValueError: a part of the module mixes rows or draws random numbers, as some do in training mode.
+    """
+    module = module_of(f)
+    if module is not None:
+        _require_rows_apart(module)
+    with torch.no_grad(), plain_kernels(), named_dtypes(f, x):
         try:
-            f(x[0])
-            return f
+            alone = f(x[0])
         except (RuntimeError, ValueError, IndexError):
             f(x[:1])  # if this fails too, the error is the function's own
+            alone = None
+        if alone is not None and (module is None or _agree(alone, f(x[:1]))):
+            return f
     return lambda point: f(point[None])[0]
+
+
+def _agree(alone: Tensor, batch: Tensor) -> bool:
+    tolerance = torch.finfo(alone.dtype).eps ** 0.5 if alone.is_floating_point() else 0
+    return batch.shape == (1, *alone.shape) and torch.allclose(
+        alone, batch[0], rtol=tolerance, atol=tolerance * alone.abs().amax().item(), equal_nan=True
+    )
+
+
+def _require_rows_apart(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, _MIXING) and (part.training or part.running_mean is None):
+            why = "normalises by the whole batch"
+        elif part.training and any(isinstance(part, k) and getattr(part, p) > 0 for k, p in _DROPPING.items()):
+            why = "draws random numbers"
+        else:
+            continue
+        mode = "in training mode" if part.training else "without running statistics"
+        raise ValueError(
+            f"module {name!r}, a {type(part).__name__} {mode}, {why}: no row has a Jacobian of its own. "
+            "Call model.eval() first, and model.train() afterwards; a BatchNorm needs running statistics for it."
+        )
 
 
 def row_jacobians(f: Callable, x: Tensor, *, wide: bool, chunk: int, create_graph: bool = False, has_aux: bool = False):
@@ -56,17 +93,19 @@ def row_jacobians(f: Callable, x: Tensor, *, wide: bool, chunk: int, create_grap
 
 
 def lacks_vmap(error: RuntimeError) -> bool:
-    """Whether torch says that an operation cannot be batched."""
-    text = str(error)
-    return "vmap" in text and ("not yet support" in text or "not have vmap support" in text)
+    """Whether an operation that works on a point may be one that cannot be batched: LSTM fails in words of its own.
+
+    Not if memory is short, nor if random numbers are drawn: there is no Jacobian then.
+    """
+    return not isinstance(error, torch.OutOfMemoryError) and "randomness" not in str(error)
 
 
 def _one_by_one(f: Callable, x: Tensor, create_graph: bool, has_aux: bool):
-    found = []
+    found: list[tuple[Tensor, ...]] = []
     for point in x:
         with torch.enable_grad():
             point = point if create_graph and point.requires_grad else point.detach().requires_grad_()
-            out, aux = f(point) if has_aux else (f(point), None)
+            out, *aux = f(point) if has_aux else (f(point),)
             rows = [
                 torch.autograd.grad(
                     value,
@@ -82,8 +121,9 @@ def _one_by_one(f: Callable, x: Tensor, create_graph: bool, has_aux: bool):
             ]
         J = torch.stack(rows) if rows else point.new_zeros(0, len(point))
         J = J.view(*out.shape, len(point))
-        found.append((J, aux.detach()) if has_aux else J)
-    return tuple(map(torch.stack, zip(*found, strict=True))) if has_aux else torch.stack(found)
+        found.append((J, *(value.detach() for value in aux)))
+    stacked = tuple(map(torch.stack, zip(*found, strict=True)))
+    return stacked if has_aux else stacked[0]
 
 
 @contextmanager

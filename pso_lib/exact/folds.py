@@ -13,7 +13,7 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from pso_lib.errors import require_shape
+from pso_lib.errors import checked, require_shape
 from pso_lib.exact.arrangement import arrangement, facet_cells
 from pso_lib.exact.hinges import HingedLayer, from_torch, hinged_layer
 from pso_lib.exact.regions import regions
@@ -269,6 +269,7 @@ def _generic_line(normals, heights) -> tuple[list, list]:
 # ---------------------------------------------------------------- one family
 
 
+@checked
 def from_activation(activation: str | Activation, dim: int = 2) -> FoldedMap:
     """sigma on R^dim: |.|, MaxMin, Householder, and any other that is affine in pieces."""
     return FoldedMap.of(hinged_layer(sp.eye(dim), activation=get(activation)))

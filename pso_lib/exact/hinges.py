@@ -15,6 +15,7 @@ from itertools import product
 
 import sympy as sp
 
+from pso_lib.errors import checked
 from pso_lib.exact.symbolic import exact_matrix, jacobian_conditions, sign, tidy
 from pso_lib.nn.activations import Activation, PairFold, PiecewiseAffine, get
 
@@ -160,6 +161,7 @@ def pattern_of(units: Sequence[int], on: Iterable) -> tuple[int, ...]:
     return tuple(counts)
 
 
+@checked
 def from_torch(layer, limit: int | None = None) -> HingedLayer:
     """A torch layer with A, B, b, alpha, beta, activation, its floats made rational.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
+from pso_lib.errors import checked
 from pso_lib.exact.folds import FoldedMap
 from pso_lib.exact.symbolic import exact_matrix, in_order, jacobian_conditions, reflection, sign, tidy
 from pso_lib.nn.activations import PiecewiseAffine
@@ -51,7 +52,7 @@ class Kawasaki:
 
     @property
     def holds(self) -> bool:
-        """Whether one hidden layer can fold the pencil: a single crease, or even with sum pi/2."""
+        """Whether one hidden layer can fold the pencil, which is a single crease, or even with sum pi/2."""
         return len(self.angles) == 1 or (self.alternating_sum is not None and sign(self.defect) == 0)
 
     @property
@@ -67,6 +68,7 @@ def _angle(value) -> sp.Expr:
     return sp.expand(angle - sp.pi * sp.floor(angle / sp.pi))
 
 
+@checked
 def kawasaki(angles: Sequence) -> Kawasaki:
     """Sort the normals' angles modulo pi and form the alternating sum.
 
@@ -88,6 +90,7 @@ def unit_normal(angle) -> sp.Matrix:
     return sp.Matrix([sp.cos(angle), sp.sin(angle)])
 
 
+@checked
 def kawasaki_equation(m: int) -> tuple[tuple[sp.Symbol, ...], sp.Expr]:
     """Derive the condition on m normals: crossing crease 1 on its other half must use the same v.
 
@@ -102,6 +105,7 @@ def kawasaki_equation(m: int) -> tuple[tuple[sp.Symbol, ...], sp.Expr]:
     return angles, tidy((normal.T * _turn(angles[1:]) * normal)[0] - 1)
 
 
+@checked
 def paper_condition(m: int) -> tuple[tuple[sp.Symbol, ...], sp.Matrix]:
     """(R_1 … R_m)^2 - I: zero iff m lines through a point fold as paper, a full turn undoing itself.
 
@@ -121,6 +125,7 @@ def _turn(angles) -> sp.Matrix:
     return product
 
 
+@checked
 def kawasaki_completion(angles: Sequence) -> list[sp.Expr]:
     """Every last normal that completes an odd number of normals to a pencil that folds.
 
@@ -140,6 +145,7 @@ def kawasaki_completion(angles: Sequence) -> list[sp.Expr]:
     return in_order(found)
 
 
+@checked
 def fold_pencil(angles: Sequence) -> FoldedMap:
     """The layer x + sum_i v_i relu(e_i . x) that folds the plane along lines through the origin.
 
@@ -262,6 +268,7 @@ class NormalForm:
         return (self.Q * self.U * folded + self.c).applyfunc(tidy)
 
 
+@checked
 def normal_form(folded: FoldedMap) -> NormalForm:
     """The corollary: a folded map in general position as a coordinatewise zig-zag between rotations.
 

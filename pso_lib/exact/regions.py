@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 import torch
 
-from pso_lib.errors import require_choice
+from pso_lib.errors import checked, require_choice
 from pso_lib.exact.hinges import HingedLayer, activation_hinges, from_torch, pattern_of
 from pso_lib.exact.symbolic import exact_matrix, sign, tidy
 
@@ -55,7 +55,7 @@ class Region:
 
     @property
     def image(self) -> tuple[tuple, ...]:
-        """The corners of the folded polygon: F at each corner, tuples of m numbers."""
+        """The corners of the folded polygon, F at each corner, as tuples of m numbers."""
         if self.exact:
             return tuple(tuple((self.J * sp.Matrix(v) + self.c).applyfunc(tidy)) for v in self.vertices)
         return tuple(tuple((self.J @ np.array(v) + self.c[:, 0]).tolist()) for v in self.vertices)
@@ -84,6 +84,7 @@ class Facet:
     jump: sp.Matrix
 
 
+@checked
 def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None, most: int = 100_000) -> list[Region]:
     """The regions of a plane network inside a box, by clipping; recursive over layers and hinges.
 
@@ -168,7 +169,7 @@ def _cut(state, units, parts, exact: bool):
             for side in (1, -1):
                 waiting.append((_half(corners, side * heights[:, hinge], side * sides[:, hinge], exact), hinge + 1))
             continue
-        on = (sides > 0).any(0)
+        on = np.asarray((sides > 0).any(0))
         chosen = D[:, on]
         new_J, new_c = (M + chosen @ G[on]) @ J, M @ c + m + chosen @ (G[on] @ c + e[on])
         if exact and any(not v.is_Rational for v in (*new_J.flat, *new_c.flat)):

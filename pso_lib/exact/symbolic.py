@@ -14,6 +14,7 @@ import sympy as sp
 import torch
 from sympy.simplify.fu import TR8
 
+from pso_lib.errors import checked
 from pso_lib.nn.activations import PiecewiseAffine
 
 __all__ = [
@@ -179,6 +180,7 @@ def solve_scalar(slopes) -> list[tuple[sp.Expr, sp.Expr]]:
     return sorted(solutions, key=lambda s: s[1] != 0)
 
 
+@checked
 def rigidity_system(n: int) -> tuple[list[sp.Symbol], list[sp.Expr]]:
     """The rigidity lemma's linear system for c_kij = <d_k d_i F, d_j F>, symmetric in k, i, antisymmetric in i, j.
 
@@ -194,6 +196,7 @@ def rigidity_system(n: int) -> tuple[list[sp.Symbol], list[sp.Expr]]:
     return list(c.values()), symmetric + antisymmetric
 
 
+@checked
 def rigidity_solution(n: int) -> dict[sp.Symbol, sp.Expr]:
     """The solution of :func:`rigidity_system`, by sympy: every unknown is zero."""
     unknowns, equations = rigidity_system(n)

@@ -1,12 +1,13 @@
 """A small residual network on images."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
-from pso_lib.errors import require_choice, require_dtype, require_positive_int, require_shape
+from pso_lib.errors import checked, require_choice, require_dtype, require_positive_int, require_shape
 from pso_lib.nn import init
 
 __all__ = ["ConvBlock", "ConvNet"]
@@ -36,6 +37,7 @@ class ConvNet(nn.Module):
             grows by a constant factor with each block, and large learning rates are not forgiven.
     """
 
+    @checked
     def __init__(
         self,
         shape: tuple[int, int, int],
@@ -54,10 +56,12 @@ class ConvNet(nn.Module):
             for argument, size in {"classes": classes, "blocks": blocks, "width": width}.items()
         )
         require_choice("norm", norm, ("group", "none"))
-        self.shape = tuple(shape)
+        if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+            raise ValueError(f"shape must be three integers (c, h, w), got {shape!r}.")
+        self.shape = tuple(require_positive_int("shape", side) for side in shape)
         stride = 2 if min(self.shape[1:]) >= 20 else 1
         with init.building(device):
-            self.stem = nn.Conv2d(shape[0], width, 3, stride=stride, padding=1, bias=False)
+            self.stem = nn.Conv2d(self.shape[0], width, 3, stride=stride, padding=1, bias=False)
             self.blocks = nn.ModuleList(ConvBlock(width, norm) for _ in range(blocks))
             self.norm = _group_norm(width, norm)
             self.head = nn.Linear(width, classes)

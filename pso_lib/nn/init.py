@@ -8,12 +8,16 @@ network in every precision and on every device.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pso_lib.errors import device_of, require_choice, require_positive_int
+from pso_lib.errors import checked, device_of, require_choice, require_int, require_number, require_positive_int
 from pso_lib.nn.activations import Activation, PiecewiseAffine
+
+if TYPE_CHECKING:
+    from pso_lib.nn.layers import Layer  # which starts its weights by this module
 
 __all__ = [
     "building",
@@ -42,11 +46,13 @@ def building(device) -> Iterator[None]:
         yield
 
 
+@checked
 def seeded(seed: int = 0) -> torch.Generator:
     """A generator of its own, started at ``seed``."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(require_int("seed", seed))
 
 
+@checked
 def haar(rows: int, columns: int, generator: torch.Generator | None = None) -> Tensor:
     """A (rows, columns) float64 matrix, uniform among those with orthonormal rows (rows <= columns) or columns.
 
@@ -58,11 +64,16 @@ def haar(rows: int, columns: int, generator: torch.Generator | None = None) -> T
     return nn.init.orthogonal_(empty, generator=generator)
 
 
+@checked
 def gaussian(rows: int, columns: int, std: float, generator: torch.Generator | None = None) -> Tensor:
     """A (rows, columns) float64 matrix of independent N(0, std^2) entries."""
+    require_positive_int("rows", rows)
+    require_positive_int("columns", columns)
+    require_number("std", std, least=0)
     return torch.randn(rows, columns, dtype=torch.float64, device=device_of(generator), generator=generator) * std
 
 
+@checked
 def gain_of(activation: Activation) -> float:
     """The factor that keeps the mean square through ``activation`` at a centred normal input.
 
@@ -75,19 +86,21 @@ def gain_of(activation: Activation) -> float:
     return nn.init.calculate_gain("tanh") if activation.name == "tanh" else 1.0
 
 
-def layers_of(layers) -> list[nn.Module]:
-    """The list of layers of a network, of one layer, or of an iterable."""
+def layers_of(layers) -> list["Layer"]:
+    """The list of layers of a network, of one layer, or of an iterable: whatever has a Layer's ``set_weights``."""
     layers = getattr(layers, "layers", layers)
     found = list(layers) if isinstance(layers, Iterable) else [layers]
     for layer in found:
-        if not hasattr(layer, "set_weights"):
+        if not hasattr(layer, "set_weights") or isinstance(layer, type):
+            what = f"the class {layer.__name__}" if isinstance(layer, type) else f"a {type(layer).__name__}"
             raise TypeError(
-                f"layers holds a {type(layer).__name__}, which has no set_weights; give a pso_lib network, "
+                f"layers holds {what}, which has no set_weights; give a pso_lib network, "
                 "one of its layers, or a list of them."
             )
     return found
 
 
+@checked
 def kaiming_(layers, generator: torch.Generator | None = None) -> None:
     """He et al. (2015): A ~ N(0, gain^2 / n), B ~ N(0, 1 / h), b = 0.
 
@@ -103,6 +116,7 @@ def kaiming_(layers, generator: torch.Generator | None = None) -> None:
         )
 
 
+@checked
 def xavier_(layers, generator: torch.Generator | None = None) -> None:
     """Glorot and Bengio (2010): entries of A and B are N(0, 2 / (n + h)), b = 0."""
     for layer in layers_of(layers):
@@ -114,11 +128,14 @@ def xavier_(layers, generator: torch.Generator | None = None) -> None:
         )
 
 
+@checked
 def orthogonal_(layers, gain: float | None = None, generator: torch.Generator | None = None) -> None:
     """Saxe, McClelland and Ganguli (2014): A = gain times a Haar matrix, B a Haar matrix, b = 0.
 
     ``gain=None`` takes the activation's own (sqrt 2 for ReLU). Each matrix is an independent draw.
     """
+    if gain is not None:
+        require_number("gain", gain, least=0)
     for layer in layers_of(layers):
         factor = gain_of(layer.activation) if gain is None else gain
         layer.set_weights(
@@ -128,6 +145,7 @@ def orthogonal_(layers, gain: float | None = None, generator: torch.Generator | 
         )
 
 
+@checked
 def looks_linear_(layers, generator: torch.Generator | None = None) -> None:
     """Balduzzi et al. (2017): A = [O, -O; -O, O] with a Haar matrix O of size n/2 in each layer, B = I, b = 0.
 
@@ -154,6 +172,7 @@ def looks_linear_(layers, generator: torch.Generator | None = None) -> None:
         layer.set_weights(A=A / math.sqrt(2) if index == 0 else A, B=own_B, b=0.0)
 
 
+@checked
 def shared_orthogonal_(layers, generator: torch.Generator | None = None) -> None:
     """A = B = Q, one Haar matrix Q for all layers, b = 0 (the name is that of Massucco, Murari and Schönlieb).
 
@@ -162,6 +181,7 @@ def shared_orthogonal_(layers, generator: torch.Generator | None = None) -> None
     _start_sharing(layers, 0, "he", generator, rotate=False, residual_branch_is_shared=True)
 
 
+@checked
 def block_(layers, k: int, *, blocks: str = "he", generator: torch.Generator | None = None) -> None:
     """Isometric on the first n - k coordinates, ordinary on the last k; b = 0.
 
@@ -177,6 +197,7 @@ def block_(layers, k: int, *, blocks: str = "he", generator: torch.Generator | N
     _start_sharing(layers, k, blocks, generator, rotate=False)
 
 
+@checked
 def projection_(layers, k: int, *, blocks: str = "he", generator: torch.Generator | None = None) -> None:
     """``block_`` behind one Haar rotation R shared by all layers: A and B of the block start times R.
 

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from pso_lib.errors import require_choice, require_dtype, require_finite, require_positive_int, require_shape
+from pso_lib.errors import (
+    checked,
+    require_choice,
+    require_dtype,
+    require_finite,
+    require_positive_int,
+    require_real,
+    require_shape,
+)
 from pso_lib.nn import init
 from pso_lib.nn.activations import get
 
@@ -36,6 +44,7 @@ class Layer(nn.Module):
         TypeError: a generator that is none.
     """
 
+    @checked
     def __init__(
         self,
         dim: int,
@@ -100,7 +109,7 @@ class Layer(nn.Module):
 
     @property
     def B(self) -> Tensor:
-        """The outer matrix, (h, n): its own weight, A itself, or the identity."""
+        """The outer matrix, (h, n), which is a weight of its own, A itself, or the identity."""
         if self.outer == "free":
             return self._B
         return self.A if self.outer == "tied" else torch.eye(self.dim, dtype=self.A.dtype, device=self.A.device)
@@ -137,15 +146,15 @@ class Layer(nn.Module):
         """
         if B is not None and not self.has_own_B:
             raise ValueError(f'B cannot be set: outer="{self.outer}" derives it; use outer="free" or set A.')
-        if b is not None and self.b is None and _tensor(b).any():
+        if b is not None and self.b is None and _tensor("b", b).any():
             raise ValueError("b cannot be set: the layer was made with bias=False; make it with bias=True.")
         matrices = {}
         for argument, name, value in (("A", "A", A), ("B", "_B", B)):
             if value is not None:
-                matrices[name] = _tensor(value)
+                matrices[name] = _tensor(argument, value)
                 self._check_matrix(argument, name, matrices[name])
         if b is not None and self.b is not None:
-            bias = _tensor(b)
+            bias = _tensor("b", b)
             if bias.ndim and bias.shape != self.b.shape:
                 raise ValueError(f"b has shape {tuple(bias.shape)}; it must be ({self.hidden},) or a number.")
             require_finite("b", bias)
@@ -180,9 +189,15 @@ class Layer(nn.Module):
         )
 
 
-def _tensor(value) -> Tensor:
-    """Numbers as a float64 tensor on the CPU, whatever torch's defaults are; a tensor as it is."""
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
+def _tensor(argument: str, value) -> Tensor:
+    """Numbers as a float64 tensor on the CPU, whatever torch's defaults are; a tensor of real ones as it is."""
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"{argument} must be a tensor, or hold numbers, got {value!r}.") from None
+    require_real(argument, value)
+    return value
 
 
 class FeedForward(Layer):

@@ -2,18 +2,25 @@
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from pso_lib.errors import device_of, require_choice, require_dtype, require_positive_int, require_shape
+from pso_lib.errors import (
+    checked,
+    device_of,
+    require_choice,
+    require_dtype,
+    require_positive_int,
+    require_shape,
+)
 from pso_lib.nn import init
 from pso_lib.nn.layers import kinds
 
 __all__ = ["DeepNetwork", "deep_network", "plain_network", "starts"]
 
-starts = {"he": init.kaiming_, "xavier": init.xavier_, "orthogonal": init.orthogonal_}
+starts: dict[str, Callable[..., None]] = {"he": init.kaiming_, "xavier": init.xavier_, "orthogonal": init.orthogonal_}
 
 
 class DeepNetwork(nn.Module):
@@ -24,18 +31,21 @@ class DeepNetwork(nn.Module):
         lift, readout: the first and last affine maps, or None.
     """
 
+    @checked
     def __init__(self, layers: Iterable[nn.Module], lift: nn.Module | None = None, readout: nn.Module | None = None):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         if not self.layers:
             raise ValueError("layers is empty; a network needs at least one layer.")
+        widths: set[int] = set()
         for index, layer in enumerate(self.layers):
-            if not isinstance(getattr(layer, "dim", None), numbers.Integral):
+            width = getattr(layer, "dim", None)
+            if not isinstance(width, numbers.Integral):
                 raise TypeError(
                     f"layers[{index}] is a {type(layer).__name__} without .dim, its width n; give pso_lib layers, such "
                     "as FeedForward(n), or modules from R^n to R^n that have an attribute dim."
                 )
-        widths = {layer.dim for layer in self.layers}
+            widths.add(int(width))
         if len(widths) > 1:
             raise ValueError(f"layers have different widths {sorted(widths)}; all must map R^n to the same R^n.")
         self.lift, self.readout = lift, readout
@@ -64,7 +74,10 @@ class DeepNetwork(nn.Module):
         if isinstance(self.lift, nn.Linear):
             require_shape("x", x, self.lift.in_features)
             require_dtype("x", x, self.lift.bias.dtype if self.lift.bias is not None else self.lift.weight.dtype)
-        return self.lift(x) if self.lift is not None else x
+        if self.lift is None:
+            require_shape("x", x, self.dim)
+            return x
+        return self.lift(x)
 
     def trunk_states(self, h: Tensor) -> list[Tensor]:
         """The same for an h that enters the first layer, without the lift."""
@@ -77,6 +90,7 @@ class DeepNetwork(nn.Module):
         return f"depth={self.depth}, dim={self.dim}"
 
 
+@checked
 def deep_network(
     depth: int,
     dim: int = 64,
@@ -109,6 +123,7 @@ def deep_network(
     return DeepNetwork(layers, lift, readout)
 
 
+@checked
 def plain_network(
     depth: int,
     dim: int = 64,

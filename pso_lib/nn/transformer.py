@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
-from pso_lib.errors import device_of, require_choice, require_positive_int
+from pso_lib.errors import (
+    checked,
+    device_of,
+    require_choice,
+    require_number,
+    require_positive,
+    require_positive_int,
+    require_tensor,
+)
 from pso_lib.nn import init
 
 __all__ = ["GPT", "Attention", "Block", "MLP", "next_token_loss"]
@@ -90,6 +98,7 @@ class GPT(nn.Module):
         ValueError: sizes below 1, heads that do not divide the width, unknown ``norm``, std not above 0.
     """
 
+    @checked
     def __init__(
         self,
         vocabulary: int,
@@ -112,8 +121,7 @@ class GPT(nn.Module):
         require_choice("norm", norm, ("pre", "post"))
         if width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}; each head gets an equal part.")
-        if not 0 < std < math.inf:
-            raise ValueError(f"std must be a finite number above 0, got {std!r}.")
+        std = require_positive("std", std)
         self.context, self.width, self.vocabulary = context, width, vocabulary
         with init.building(device):
             self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
@@ -127,7 +135,9 @@ class GPT(nn.Module):
             for name, weight in self.named_parameters():  # each once, so a tied matrix is drawn once
                 if weight.ndim == 2:
                     ends = name.endswith(("out.weight", "down.weight"))
-                    weight.copy_(init.gaussian(*weight.shape, std / math.sqrt(2 * layers) if ends else std, generator))
+                    rows, columns = weight.shape
+                    size = std / math.sqrt(2 * layers) if ends else std
+                    weight.copy_(init.gaussian(rows, columns, size, generator))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, vocabulary) of the token after each position, for tokens (B, T) int64, T <= context."""
@@ -148,6 +158,7 @@ class GPT(nn.Module):
             states.append(block(states[-1]))
         return states
 
+    @checked
     @torch.no_grad()
     def generate(
         self, tokens: Tensor, count: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -158,8 +169,7 @@ class GPT(nn.Module):
         """
         count = require_positive_int("count", count)
         device_of(generator)
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature must be a finite number, 0 or above, got {temperature!r}.")
+        require_number("temperature", temperature, least=0)
         for _ in range(count):
             logits = self(tokens[:, -self.context :])[:, -1]  # (B, vocabulary)
             if temperature == 0:
@@ -170,21 +180,30 @@ class GPT(nn.Module):
         return tokens
 
     def _check(self, tokens: Tensor) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point() or not 1 <= tokens.shape[1] <= self.context:
+        require_tensor("tokens", tokens)
+        if tokens.device != self.positions.weight.device:
+            here = self.positions.weight.device
+            raise ValueError(f"tokens is on {tokens.device}, the model on {here}; move it: tokens.to({str(here)!r}).")
+        if (
+            tokens.ndim != 2
+            or tokens.dtype not in (torch.int64, torch.int32)
+            or not 1 <= tokens.shape[1] <= self.context
+        ):
             raise ValueError(
                 f"tokens must be integers of shape (B, T) with 1 <= T <= context={self.context}, got "
                 f"{tuple(tokens.shape)} {tokens.dtype}. For one sequence add an axis: tokens[None]."
             )
 
 
+@checked
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """Mean cross-entropy, in nats per token, of tokens[:, 1:] as continuations; tokens (B, T + 1).
 
     Raises:
         ValueError: tokens of another shape or dtype, or, on a CPU, outside the model's vocabulary.
     """
-    if tokens.ndim != 2 or tokens.shape[1] < 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (B, T + 1), T at least 1.")
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or len(tokens) == 0:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (B, T + 1), B and T at least 1.")
     logits, targets = model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()
     try:
         return cross_entropy(logits, targets, ignore_index=NO_TOKEN)

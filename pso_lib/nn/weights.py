@@ -14,10 +14,19 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from pso_lib.errors import nearest
+from pso_lib.errors import checked, nearest
 from pso_lib.nn.layers import Layer
 
-__all__ = ["Matrix", "Weights", "as_matrix", "chosen_matrices", "chosen_weights", "hidden_matrices", "require_ranks"]
+__all__ = [
+    "Matrix",
+    "Weights",
+    "as_matrix",
+    "chosen_matrices",
+    "chosen_weights",
+    "gains",
+    "hidden_matrices",
+    "require_ranks",
+]
 
 Weights = Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 
@@ -63,6 +72,7 @@ class Matrix:
         return part
 
 
+@checked
 def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = False) -> dict[str, nn.Parameter]:
     """The weights of a model to look at or to smooth, by name.
 
@@ -88,13 +98,15 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
         }
     elif callable(weights):
         found = {name: p for name, p in known.items() if weights(name, p)}
+    elif not isinstance(weights, Iterable):
+        raise TypeError(f"weights must be names, patterns, a function or None, got {weights!r}.")
     else:
         patterns = [weights] if isinstance(weights, str) else list(weights)
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in known):
                 raise ValueError(
-                    f"weights: {pattern!r} matches no parameter of {type(model).__name__}, see named_parameters()."
-                    f"{nearest(pattern, known)}"
+                    f"weights: {pattern!r} matches no parameter of {type(model).__name__}; use names as in "
+                    f"model.named_parameters(), or patterns.{nearest(pattern, known)}"
                 )
         found = {name: p for name, p in known.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     for name, p in found.items():
@@ -114,6 +126,7 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
     return found
 
 
+@checked
 def chosen_matrices(model: nn.Module, weights: Weights = None, *, empty: bool = False) -> dict[str, Matrix]:
     """The matrices in the weights of ``chosen_weights``, each with a spectrum of its own, by name.
 
@@ -132,7 +145,9 @@ def chosen_matrices(model: nn.Module, weights: Weights = None, *, empty: bool = 
 
 def require_ranks(k: int | str, matrices: dict[str, Tensor]) -> None:
     """Raise ``ValueError`` if k is a number and some matrix has fewer singular values."""
-    for name, W in matrices.items() if not isinstance(k, str) else ():
+    if isinstance(k, str):
+        return
+    for name, W in matrices.items():
         rank = min(len(W), W[0].numel())
         if k > rank:
             raise ValueError(
@@ -172,19 +187,31 @@ def _parts(module: nn.Module, name: str) -> tuple[str, ...]:
     return ()
 
 
+_NORMS = tuple(getattr(nn, name) for name in ("LayerNorm", "RMSNorm") if hasattr(nn, name))  # RMSNorm: torch 2.4
+
+
+def gains(model: nn.Module) -> set[int]:
+    """The ids of the parameters of norms whose gains may have several axes, and are no matrices for all that."""
+    return {id(p) for part in model.modules() if isinstance(part, _NORMS) for p in part.parameters(recurse=False)}
+
+
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
 
 
+@checked
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights between first and last layer, by name: what methods for hidden matrices act on.
 
     Parameters with two axes or more (kernels have four) below ``model.blocks`` or ``model.layers``, also where
-    ``DistributedDataParallel`` or ``torch.compile`` wraps the model. Embeddings, lift and head are left out.
+    ``DistributedDataParallel`` or ``torch.compile`` wraps the model. Embeddings, gains, lift and head are left out.
     """
+    others = gains(model) | {
+        id(part.weight) for part in model.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))
+    }
     found = {
         name: weight
         for name, weight in model.named_parameters()
-        if weight.ndim >= 2 and _unwrapped(name).startswith(("blocks.", "layers."))
+        if weight.ndim >= 2 and id(weight) not in others and _unwrapped(name).startswith(("blocks.", "layers."))
     }
     if not found:
         raise ValueError(

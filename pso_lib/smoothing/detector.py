@@ -2,7 +2,7 @@
 
 import math
 
-from pso_lib.errors import require_choice, require_keys, require_positive_int
+from pso_lib.errors import checked, require_choice, require_keys, require_positive_int
 
 __all__ = ["Detector"]
 
@@ -28,6 +28,7 @@ class Detector:
     Feed it gradient norms, one a step: ``if detector.update(norm): ...``. It is a ``Trigger`` of the ``Guard``.
     """
 
+    @checked
     def __init__(
         self,
         tau: float = 2.5,

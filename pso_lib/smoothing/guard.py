@@ -1,4 +1,4 @@
-"""The guard of a training loop: between the gradients and the update.
+"""The guard of a training loop, between the gradients and the update:
 
     guard = Guard(model, method="log")
     for x, y in batches:
@@ -31,7 +31,15 @@ import torch
 from torch import Tensor, nn
 
 from pso_lib.analysis.singularity import require_rounding
-from pso_lib.errors import require_choice, require_finite, require_keys, require_outside_optimizer, require_positive_int
+from pso_lib.errors import (
+    checked,
+    require_choice,
+    require_finite,
+    require_keys,
+    require_outside_optimizer,
+    require_positive_int,
+)
+from pso_lib.nn.init import seeded
 from pso_lib.nn.weights import Matrix, Weights, as_matrix, chosen_matrices, require_ranks
 from pso_lib.smoothing.detector import Detector
 from pso_lib.smoothing.gradients import SAFE, careful_norm, dense, norm_on_device
@@ -79,6 +87,7 @@ class Guard:
         ValueError: any other argument that cannot work, and a number k that some weight has no k singular values for.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -114,7 +123,7 @@ class Guard:
         self._rehearse(seed)
         self.interventions: list[dict] = []
         self.steps, self.refused, self.seconds = 0, 0, 0.0
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = seeded(seed)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -202,7 +211,7 @@ class Guard:
             check(self.weights)
         if not isinstance(self.k, str) and self.method not in ("published", "shrink", "skip", "watch"):
             require_ranks(self.k, self.weights)
-            self._plan(torch.Generator().manual_seed(seed))
+            self._plan(seeded(seed))
 
     @torch.no_grad()
     def _observe(self) -> tuple[float, float | None]:
@@ -213,9 +222,9 @@ class Guard:
             raise RuntimeError(
                 "no parameter has a gradient: guard.step() goes between loss.backward() and zero_grad()."
             )
-        norm = norm_on_device(gradients, self.norm)
+        found = norm_on_device(gradients, self.norm)
         reading = self.trigger.measure(self.weights)
-        norm, *readings = torch.stack([norm] if reading is None else [norm, reading.to(norm)]).tolist()
+        norm, *readings = torch.stack([found] if reading is None else [found, reading.to(found)]).tolist()
         if not SAFE < norm < math.inf:  # squares may have left the range of their type
             norm = careful_norm(gradients, self.norm)
         return norm, readings[0] if readings else None
@@ -228,7 +237,7 @@ class Guard:
         for name, plan in plans.items():
             matrix = self._matrices[name]
             plan.apply_(matrix.tensor())
-            if plan.changed and self.moments == "reset":
+            if plan.changed and self.moments == "reset" and self.optimizer is not None:
                 _forget(self.optimizer, matrix.parameter)
         return [
             {

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from pso_lib.errors import require_positive_int
+from pso_lib.errors import checked, require_positive_int
 
 __all__ = ["randomised_svd", "top_singular_value"]
 
 
+@checked
 def randomised_svd(
     M: Tensor, q: int, *, iterations: int = 4, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:

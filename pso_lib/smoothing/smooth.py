@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pso_lib.analysis.singularity import leading_count, require_rounding
-from pso_lib.errors import require_choice, require_finite, require_positive_int
+from pso_lib.errors import checked, require_choice, require_finite, require_positive_int
 from pso_lib.nn.weights import as_matrix
 from pso_lib.smoothing.randomised import randomised_svd, top_singular_value
 
@@ -73,6 +73,7 @@ class Smoothed:
             W.mul_(self._factor)
 
 
+@checked
 def smoothed_spectrum(s: Tensor, method: str, k: int, *, factor: float = 0.25, rank: int | None = None) -> Tensor:
     """The singular values that take the place of ``s``, largest first: (r,) to (r,).
 
@@ -102,6 +103,7 @@ def smoothed_spectrum(s: Tensor, method: str, k: int, *, factor: float = 0.25, r
     return torch.cat([_SPECTRA[method](s[:k]), s[k:]])
 
 
+@checked
 def smooth_(
     W: Tensor,
     method: str = "clip",
@@ -133,6 +135,7 @@ def smooth_(
     return plan
 
 
+@checked
 @torch.no_grad()
 def plan_smoothing(
     W: Tensor,

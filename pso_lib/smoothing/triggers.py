@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pso_lib.analysis.singularity import DENOMINATORS, require_rounding, stable_jacobian_energy
-from pso_lib.errors import UndefinedError, require_choice, require_keys, require_positive_int
+from pso_lib.errors import UndefinedError, checked, require_choice, require_keys, require_positive_int
+from pso_lib.nn.init import seeded
 from pso_lib.nn.weights import as_matrix, require_ranks
 from pso_lib.smoothing.detector import Detector
 from pso_lib.smoothing.randomised import top_singular_value
@@ -25,7 +26,9 @@ __all__ = ["AtSteps", "EnergyTrigger", "StableRankTrigger", "Trigger"]
 class Trigger(Protocol):
     """The interface."""
 
-    average: float | None  # what the last reading was compared with
+    @property
+    def average(self) -> float | None:
+        """What the last reading was compared with."""
 
     def measure(self, weights: dict[str, Tensor]) -> Tensor | None:
         """A number on the device, or None if there is nothing to measure at this step. Gradients are in ``grad``."""
@@ -87,6 +90,7 @@ class StableRankTrigger(_Reading):
         seed: of its first directions.
     """
 
+    @checked
     def __init__(
         self, share: float = 0.8, alpha: float = 0.95, *, every: int = 10, warmup: int = 5, cooldown: int = 3,
         iterations: int = 2, seed: int = 0,
@@ -102,7 +106,7 @@ class StableRankTrigger(_Reading):
             M = as_matrix(W.detach())
             iterations = self.iterations
             if name not in self._directions or len(self._directions[name]) != M.shape[1]:  # new, or replaced
-                g = torch.Generator().manual_seed(self.seed)
+                g = seeded(self.seed)
                 self._directions[name] = torch.randn(M.shape[1], generator=g, dtype=M.dtype).to(M.device)
                 iterations *= 10
             top, v = top_singular_value(M, self._directions[name].to(M), iterations)
@@ -127,6 +131,7 @@ class EnergyTrigger(_Reading):
     is at most 1, so an average above 1 / tau can never fire: "gradient" as the denominator leaves more room.
     """
 
+    @checked
     def __init__(
         self, tau: float = 1.5, alpha: float = 0.9, *, every: int = 50, warmup: int = 2, cooldown: int = 1,
         k: int | str = "floor", denominator: str = "gradient",
@@ -159,6 +164,7 @@ class AtSteps:
 
     average: float | None = None
 
+    @checked
     def __init__(self, steps: Iterable[int]):
         if not isinstance(steps, Iterable):
             raise ValueError(f"steps must be integers of at least 1, in a list or range, got {steps!r}.")

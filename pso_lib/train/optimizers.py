@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from pso_lib.errors import require_positive
-from pso_lib.nn.weights import hidden_matrices
+from pso_lib.errors import checked, require_positive
+from pso_lib.nn.weights import gains, hidden_matrices
 
 __all__ = ["OPTIMIZERS", "ChainedOptimizer", "adamw", "muon", "sgd"]
 
 
+@checked
 def adamw(model: nn.Module, lr: float, *, betas=(0.9, 0.95), weight_decay: float = 0.1) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019), the ground of all arms; only matrices and kernels decay.
 
@@ -21,14 +23,15 @@ def adamw(model: nn.Module, lr: float, *, betas=(0.9, 0.95), weight_decay: float
     Raises:
         ValueError: a rate that is not above 0, betas outside [0, 1), a weight decay below 0.
     """
-    return _adamw(list(model.parameters()), lr, betas, weight_decay)
+    return _adamw(model, list(model.parameters()), lr, betas, weight_decay)
 
 
-def _adamw(parameters: list[nn.Parameter], lr: float, betas, weight_decay: float) -> torch.optim.Optimizer:
+def _adamw(model: nn.Module, parameters: list[nn.Parameter], lr: float, betas, weight_decay: float):
     _check(lr, betas=betas, weight_decay=weight_decay)
+    no_matrices = gains(model) | {id(p) for p in parameters if p.ndim < 2}
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) not in no_matrices], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) in no_matrices], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     try:
@@ -37,13 +40,15 @@ def _adamw(parameters: list[nn.Parameter], lr: float, betas, weight_decay: float
         return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
 
+@checked
 def sgd(model: nn.Module, lr: float, *, momentum: float = 0.9) -> torch.optim.Optimizer:
     """Gradient descent with momentum, without decay: nothing bounds the size of a step, as AdamW's division does."""
     _check(lr, momentum=momentum)
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
 
 
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd}  # those that a method may be added to
+# those that a method may be added to
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
 
 
 def _check(lr: float, *, betas=(0.9, 0.95), weight_decay: float = 0.0, momentum: float = 0.0) -> None:
@@ -80,7 +85,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
     def _link(self) -> None:
         """Loading replaces an optimiser's groups."""
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        self.state = _States(self.optimizers)
+        self.state = _States(self.optimizers)  # type: ignore[assignment]  # torch's is a dict, used as a mapping
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
@@ -105,7 +110,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Put back what ``state_dict`` returned. ``ValueError`` for anything else, before a state is changed."""
-        states = state_dict.get("optimizers")
+        states: Any = state_dict.get("optimizers")
         sizes = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
         try:
             given = [[len(group["params"]) for group in state["param_groups"]] for state in states]
@@ -125,7 +130,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
         return {"optimizers": self.optimizers}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(*state["optimizers"])
+        ChainedOptimizer.__init__(self, *state["optimizers"])
 
 
 class _States(MutableMapping):
@@ -196,6 +201,7 @@ class _Flat(torch.optim.Optimizer):
         return super().__getstate__() | {"pairs": self.pairs, "inner": self.inner}
 
 
+@checked
 def muon(
     model: nn.Module, lr: float, *, betas=(0.9, 0.95), weight_decay: float = 0.1, momentum: float = 0.95
 ) -> ChainedOptimizer:
@@ -220,7 +226,7 @@ def muon(
     matrices, kernels = [p for p in hidden if p.ndim == 2], [p for p in hidden if p.ndim > 2]
     known = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in known]
-    parts = [build(matrices)] if matrices else []
+    parts: list[torch.optim.Optimizer] = [build(matrices)] if matrices else []
     parts += [_Flat(kernels, build)] if kernels else []
-    parts += [_adamw(rest, lr, betas, weight_decay)] if rest else []
+    parts += [_adamw(model, rest, lr, betas, weight_decay)] if rest else []
     return ChainedOptimizer(*parts)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pso_lib.analysis import jacobian as jac
+from pso_lib.analysis.spectrum import isometry_error, stable_rank
 from pso_lib.nn.activations import zigzag
 from pso_lib.nn.init import seeded
 from pso_lib.nn.layers import FeedForward, Fold
@@ -65,17 +66,17 @@ def test_folds_stay_isometric_at_any_depth(depth):
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
         network = deep_network(depth, 64, layer="fold", generator=seeded(depth), dtype=dtype)
         J, mask = jac.jacobian(network, points(5, 64).to(dtype), on_kink="flag")
-        assert jac.isometry_error(J[~mask]).max() < tolerance
+        assert isometry_error(J[~mask]).max() < tolerance
 
 
 def test_stable_rank_and_isometry_error():
-    assert jac.stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0]))).item() == pytest.approx(1.5)
-    assert jac.stable_rank(torch.eye(5)).item() == 5
-    assert jac.stable_rank(1e-30 * torch.eye(5)).item() == 5  # no underflow
-    assert jac.isometry_error(torch.diag(torch.tensor([1.0, 2.0]))).item() == 3
-    assert jac.isometry_error(torch.eye(5)[:, :3]).item() == 0
+    assert stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0]))).item() == pytest.approx(1.5)
+    assert stable_rank(torch.eye(5)).item() == 5
+    assert stable_rank(1e-30 * torch.eye(5)).item() == 5  # no underflow
+    assert isometry_error(torch.diag(torch.tensor([1.0, 2.0]))).item() == 3
+    assert isometry_error(torch.eye(5)[:, :3]).item() == 0
     with pytest.raises(ValueError, match="zero matrix"):
-        jac.stable_rank(torch.zeros(2, 3, 3))
+        stable_rank(torch.zeros(2, 3, 3))
 
 
 @pytest.mark.parametrize("inputs", [None, 7])
@@ -237,7 +238,7 @@ def test_a_penalty_on_the_jacobian_trains(classes):
     x, W, h = points(3, 6), network.layers[0].A, 1e-6
 
     def penalty():
-        return jac.isometry_error(jac.jacobian(network, x, create_graph=True).mT).sum()
+        return isometry_error(jac.jacobian(network, x, create_graph=True).mT).sum()
 
     penalty().backward()
     for i, j in ((0, 0), (3, 5)):
@@ -477,7 +478,7 @@ def test_half_precision_has_a_spectrum():
     M = points(4, 3).bfloat16()
     assert jac.singular_values(M).dtype == torch.float32
     torch.testing.assert_close(jac.singular_values(M), torch.linalg.svdvals(M.double()).float())
-    assert 1 <= jac.stable_rank(M) <= 3
+    assert 1 <= stable_rank(M) <= 3
 
 
 @pytest.mark.parametrize(
@@ -510,4 +511,27 @@ def test_what_vmap_does_not_know_is_done_row_by_row():
     )
     torch.testing.assert_close(by_rows, direct)
     with pytest.raises(RuntimeError, match="random"):
-        jac.jacobian(nn.Sequential(nn.Dropout()), x)  # no function, no Jacobian
+        jac.jacobian(nn.functional.dropout, x)  # no function, no Jacobian
+
+
+@pytest.mark.parametrize(
+    "part, words",
+    [
+        (nn.Dropout(), r"'0', a Dropout in training mode, draws random numbers: .* model.eval\(\) first"),
+        (nn.BatchNorm1d(4), "'0', a BatchNorm1d in training mode, normalises by the whole batch"),
+        (nn.BatchNorm1d(4, track_running_stats=False).eval(), "without running statistics"),
+        (nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1), "'0.self_attn', a MultiheadAttention in training mode"),
+    ],
+)
+@pytest.mark.parametrize("call", [jac.jacobian, jac.kink_distance])
+def test_rows_that_are_not_apart_have_no_jacobian(call, part, words):
+    with pytest.raises(ValueError, match=words):
+        call(nn.Sequential(part), points(3, 4))
+
+
+def test_a_point_taken_for_something_else_goes_through_a_batch_of_one():
+    """A picture of height 4 with 4 channels looks to GroupNorm, without its batch axis, like four examples."""
+    network = nn.Sequential(nn.Unflatten(-1, (4, 4, 2)), nn.GroupNorm(2, 4), nn.Flatten(-3)).double()
+    x = points(3, 32)
+    expected = torch.stack([torch.autograd.functional.jacobian(lambda p: network(p[None])[0], p) for p in x])
+    torch.testing.assert_close(jac.jacobian(network, x), expected)
