@@ -50,6 +50,19 @@ def test_measures_agree_with_the_definitions():
     assert found["jacobian_stable_rank"] == pytest.approx(ones, rel=1e-3)
 
 
+@pytest.mark.parametrize(("gain", "kept"), [(1.01, True), (1.05, False)])
+def test_the_loose_tenth_is_for_all_layers_together(gain, kept):
+    shared = next(s for s in experiment("survival").starts if s.name == "shared")
+    network = build(shared, 5, 16, 20, 10, seed=0)
+    x = torch.randn(3, 20, generator=torch.Generator().manual_seed(1))
+    ones = measure(network, x)["loose_dimension"]
+    for layer in network.layers:
+        layer.set_weights(B=gain * layer.B.detach())  # each layer within a tenth; five of them 1.05 or 1.28
+    found = measure(network, x)
+    assert found["persistent_dimension"] == 0 and found["softened_count"] == ones > 4
+    assert found["loose_dimension"] == (ones if kept else 0)
+
+
 def test_measures_of_a_lost_network_are_none():
     network = build(experiment("survival").starts[0], 2, 8, 4, 10, seed=0)
     network.layers[0].A.data.fill_(float("nan"))
