@@ -27,6 +27,7 @@ from pso_lib.analysis.singularity import (
     token_similarity,
 )
 from pso_lib.analysis.spectrum import spectrum_stable_rank
+from pso_lib.analysis.transforms import uncompiled
 from pso_lib.errors import (
     UndefinedError,
     checked,
@@ -238,7 +239,7 @@ class Recorder:
 
         handles = [self.model.get_submodule(name).register_forward_hook(keep(name)) for name in self.tokens]
         try:
-            with torch.no_grad(), evaluating(self.model):
+            with torch.no_grad(), uncompiled(), evaluating(self.model):
                 self.model(x)
         finally:
             for handle in handles:

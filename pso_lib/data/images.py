@@ -18,10 +18,10 @@ import torch
 from pso_lib.data.download import data_root
 from pso_lib.data.image_files import Raw, cut
 from pso_lib.data.image_sources import read_cifar10, read_digits, read_folder, read_mnist
-from pso_lib.errors import DataError, nearest, require_positive_int
+from pso_lib.errors import DataError, checked, nearest, require_int, require_positive_int
 from pso_lib.scale import scale
 
-__all__ = ["DataError", "Images", "NAMES", "data_root", "for_scale", "load"]
+__all__ = ["NAMES", "Images", "for_scale", "load"]
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits")
 _OFFICIAL = {
@@ -66,6 +66,7 @@ class Images:
     def _title(self) -> str:
         return self.description.rpartition(", ")[0]
 
+    @checked
     def hold_out(self, count: int, seed: int = 0) -> "Images":
         """Validation split: ``count`` training images, drawn by ``seed``, become the test part.
 
@@ -76,7 +77,8 @@ class Images:
         total = len(self.train_y)
         if count >= total:
             raise ValueError(f"count={count:,} leaves nothing to train on; it must be below {total:,}.")
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
+        draw = torch.Generator().manual_seed(require_int("seed", seed))
+        order = torch.randperm(total, generator=draw, device="cpu")
         held = order[:count].to(self.train_y.device)
         kept = order[count:].sort().values.to(self.train_y.device)
         return replace(
@@ -88,6 +90,7 @@ class Images:
             description=f"{self._title}, {total - count:,}/{count:,} held out of training",
         )
 
+    @checked
     def pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Undo the normalisation, for drawing: rows (..., d) to pictures (..., c, h, w) in [0, 1]."""
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
@@ -95,6 +98,7 @@ class Images:
         return (x.unflatten(-1, self.shape) * std + mean).clamp(0, 1)
 
 
+@checked
 def load(
     name: str | os.PathLike = "mnist",
     root: str | os.PathLike | None = None,
@@ -132,18 +136,17 @@ def load(
     """
     _require_floating(dtype)
     key = _key(name)
+    sides = None
     if size is not None:
         if key is not None:
             raise ValueError(f"size= resizes image folders; {key!r} has its own size. Leave size out.")
-        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-        if len(size) != 2:
-            raise ValueError(f"size={size!r} must be one number for both sides, or a pair (h, w).")
-        size = tuple(require_positive_int("size", side) for side in size)
+        height, width = _pair("size", size, "one number for both sides, or a pair (h, w)")
+        sides = require_positive_int("size", height), require_positive_int("size", width)
     limits = _limits(limit)
     device = torch.empty(0).device if device is None else device
     with torch.device("cpu"):  # files are read there, whatever torch's default device is
         if key is None:
-            train, test, names, title = read_folder(Path(name).expanduser(), limits, size, test_fraction, seed)
+            train, test, names, title = read_folder(Path(name).expanduser(), limits, sides, test_fraction, seed)
         elif key == "digits":
             train, test, names, title = read_digits()
         elif key == "cifar10":
@@ -152,7 +155,7 @@ def load(
             train, test, names, title = read_mnist(key, data_root(root), download)
         train, test = cut(train, limits[0], "train"), cut(test, limits[1], "test")
         counts = len(train.labels), len(test.labels)
-        whole = counts == _OFFICIAL.get(key, counts) and limits == (None, None)
+        whole = counts == _OFFICIAL.get(key or "", counts) and limits == (None, None)
         description = f"{title}, {counts[0]:,}/{counts[1]:,}{'' if whole else ' subset'}"
         full_scale = 16 if key == "digits" else 255
         return _normalised(train, test, tuple(names), description, full_scale, device, dtype)
@@ -175,6 +178,8 @@ def for_scale(name: str | os.PathLike = "mnist", **options) -> Images:
 
 def _key(name) -> str | None:
     """The known name meant by ``name``, or None for a path."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"name must be one of {NAMES}, or a path, got {name!r}.")
     for known in NAMES:
         if isinstance(name, str) and name.lower().replace("-", "").replace("_", "") == known.replace("-", ""):
             return known
@@ -189,10 +194,17 @@ def _key(name) -> str | None:
 
 
 def _limits(limit) -> tuple[int | None, int | None]:
-    pair = tuple(limit) if isinstance(limit, (tuple, list)) else (limit, limit)
+    pair = _pair("limit", limit, "one number for both splits, or a pair (train, test)")
+    train, test = (None if number is None else require_positive_int("limit", number) for number in pair)
+    return train, test
+
+
+def _pair(argument: str, given, what: str) -> tuple:
+    """Two values, or one for both."""
+    pair = tuple(given) if isinstance(given, (tuple, list)) else (given, given)
     if len(pair) != 2:
-        raise ValueError(f"limit={limit!r} must be one number for both splits, or a pair (train, test).")
-    return tuple(None if number is None else require_positive_int("limit", number) for number in pair)
+        raise ValueError(f"{argument}={given!r} must be {what}.")
+    return pair
 
 
 def _require_floating(dtype: torch.dtype | None) -> None:
@@ -211,6 +223,8 @@ def _normalised(train: Raw, test: Raw, names, description: str, full_scale: int,
     work = torch.promote_types(dtype, torch.float32)  # half precision is rounded once, at the end
     shift, width = (torch.tensor(v, dtype=work, device=device)[:, None, None] for v in (mean, std))
 
+    channels, height, breadth = train.pixels.shape[1:]
+
     def rows(pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.to(device).to(work)  # (N, c, h, w); bytes travel, not floats
         return x.sub_(shift).div_(width).flatten(1).to(dtype)
@@ -221,7 +235,7 @@ def _normalised(train: Raw, test: Raw, names, description: str, full_scale: int,
         test_x=rows(test.pixels),
         test_y=test.labels.to(device),
         classes=len(names),
-        shape=tuple(train.pixels.shape[1:]),
+        shape=(channels, height, breadth),
         description=description,
         class_names=names,
         mean=tuple(m / full_scale for m in mean),

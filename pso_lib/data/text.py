@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from pso_lib.data.download import data_root, fetch_file, obtain
-from pso_lib.errors import DataError, device_of, nearest, require_positive_int
+from pso_lib.errors import DataError, checked, device_of, nearest, require_positive_int
 from pso_lib.scale import scale
 
 __all__ = ["TEXTS", "Text", "for_scale", "load_text"]
@@ -41,10 +41,14 @@ class Text:
     vocabulary: str  # all characters of the whole text, sorted
     description: str
 
+    @checked
     def encode(self, characters: str) -> torch.Tensor:
         """A string of length T to tokens (T,). Raises ``ValueError`` for a character not in the vocabulary."""
+        if not isinstance(characters, str):
+            raise TypeError(f"characters must be a string, got {characters!r}.")
         return _encode(characters, self.vocabulary).to(self.train.device)
 
+    @checked
     def decode(self, tokens: torch.Tensor) -> str:
         """Tokens (T,) to a string of length T; the inverse of ``encode``."""
         numbers = tokens.tolist()
@@ -59,6 +63,7 @@ class Text:
         """The same text on another device."""
         return replace(self, train=self.train.to(device), val=self.val.to(device))
 
+    @checked
     def batch(self, size: int, length: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """(size, length + 1) tokens: windows of the training text that start anywhere, drawn with replacement.
 
@@ -71,10 +76,11 @@ class Text:
         return self.train[starts.to(self.train.device) + torch.arange(length + 1, device=self.train.device)]
 
     def batches(self, size: int, length: int, generator: torch.Generator | None = None) -> Iterator[torch.Tensor]:
-        """Endless ``batch``es from one generator."""
+        """Results of ``batch`` without end, from one generator."""
         while True:
             yield self.batch(size, length, generator)
 
+    @checked
     def windows(self, length: int, limit: int | None = None) -> torch.Tensor:
         """(W, length + 1) tokens: the validation text cut into windows, always the same, each target once.
 
@@ -82,9 +88,9 @@ class Text:
         """
         length = _require_length(length, len(self.val), "validation")
         windows = self.val.unfold(0, length + 1, length)  # neighbours share one token: input here, target there
-        if limit is None or limit >= len(windows):
+        limit = len(windows) if limit is None else require_positive_int("limit", limit)
+        if limit >= len(windows):
             return windows
-        limit = require_positive_int("limit", limit)
         return windows[torch.arange(limit, device=windows.device) * len(windows) // limit]
 
 
@@ -137,6 +143,8 @@ def for_scale(name: str | os.PathLike = "tinyshakespeare", **options) -> Text:
 
 def _key(name) -> str | None:
     """The known name meant by ``name``, or None for the path of a file."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"name must be one of {TEXTS}, or a path, got {name!r}.")
     for known in TEXTS:
         if isinstance(name, str) and name.lower().replace("-", "").replace("_", "").replace(" ", "") == known:
             return known

@@ -12,7 +12,16 @@ import sympy as sp
 
 from pso_lib.errors import checked
 from pso_lib.exact.folds import FoldedMap
-from pso_lib.exact.symbolic import exact_matrix, in_order, jacobian_conditions, reflection, sign, tidy
+from pso_lib.exact.symbolic import (
+    exact_matrix,
+    exact_number,
+    exact_planes,
+    in_order,
+    jacobian_conditions,
+    reflection,
+    sign,
+    tidy,
+)
 from pso_lib.nn.activations import PiecewiseAffine
 
 __all__ = [
@@ -86,7 +95,8 @@ def kawasaki(angles: Sequence) -> Kawasaki:
 
 
 def unit_normal(angle) -> sp.Matrix:
-    """(cos angle, sin angle)."""
+    """(cos angle, sin angle); the angle in radians, an exact number or a symbol."""
+    angle = exact_number("angle", angle)
     return sp.Matrix([sp.cos(angle), sp.sin(angle)])
 
 
@@ -203,8 +213,7 @@ def crossings(normals, offsets=None) -> list[Crossing]:
     Raises:
         ValueError: the same crease twice, across another.
     """
-    normals = [sp.Matrix(exact_matrix("normals", a)) for a in normals]
-    offsets = exact_matrix("offsets", [0] * len(normals) if offsets is None else list(offsets))
+    normals, offsets = exact_planes(normals, offsets)
     full = [a.col_join(sp.Matrix([b])) for a, b in zip(normals, offsets, strict=True)]
     found: dict[tuple[int, ...], Crossing] = {}
     for i in range(len(normals)):

@@ -4,14 +4,14 @@
 too large for that, in floats. ``facets`` finds the creases between exact regions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
 import torch
 
-from pso_lib.errors import checked, require_choice
+from pso_lib.errors import checked, require_choice, require_positive_int
 from pso_lib.exact.hinges import HingedLayer, activation_hinges, from_torch, pattern_of
 from pso_lib.exact.symbolic import exact_matrix, sign, tidy
 
@@ -101,8 +101,10 @@ def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None,
         ValueError: floats among exact numbers, widths that do not fit, an empty box, too many regions.
     """
     require_choice("number", number, ("exact", "float"))
-    exact = number == "exact"
+    exact, most = number == "exact", require_positive_int("most", most)
     one = isinstance(layers, HingedLayer | torch.nn.Module) and not isinstance(layers, torch.nn.ModuleList)
+    if not one and (isinstance(layers, str) or not isinstance(layers, Iterable)):
+        raise TypeError(f"layers must be a layer or a list of them, got {layers!r}.")
     layers = [layers] if one else list(layers)
     layers = [_arrays(layer, exact) for layer in layers]
     (left, right), (bottom, top) = box

@@ -25,7 +25,7 @@ optimiser that takes a closure (LBFGS), call it before ``optimizer.step(closure)
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,8 @@ class Guard:
         self.skip_step, self.moments, self.optimizer, self.norm = skip_step, moments, optimizer, norm
         self.full_up_to, self.on_trigger = full_up_to, on_trigger
         self.trigger = Detector() if trigger is None else trigger
-        self._choice = weights if weights is None or callable(weights) or isinstance(weights, str) else list(weights)
+        once = not isinstance(weights, Iterable) or isinstance(weights, str)
+        self._choice = weights if once else list(weights)
         self._look_up()
         self._rehearse(seed)
         self.interventions: list[dict] = []
