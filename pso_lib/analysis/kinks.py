@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from pso_lib.analysis.transforms import lacks_vmap, module_of, named_dtypes, of_points, plain_kernels, row_jacobians
+from pso_lib.analysis.transforms import (
+    lacks_vmap,
+    module_of,
+    named_dtypes,
+    of_points,
+    plain_kernels,
+    row_jacobians,
+    uncompiled,
+)
 from pso_lib.errors import checked, require_finite, require_floating, require_positive_int, require_rows
 from pso_lib.nn.activations import Activation, nearest_kink_offset
 from pso_lib.nn.init import seeded
@@ -160,7 +168,8 @@ def _recorded_offsets(f) -> Iterator[list[Tensor]]:
         if _kinks_of(part) is not None or (isinstance(part, Activation) and part.is_affine_in_pieces):
             handles.append(part.register_forward_pre_hook(hook, with_kwargs=True))
     try:
-        yield record
+        with uncompiled():
+            yield record
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank, stable_rank
-from pso_lib.analysis.transforms import lacks_vmap, plain_attention
+from pso_lib.analysis.transforms import lacks_vmap, plain_kernels
 from pso_lib.errors import (
     UndefinedError,
     checked,
@@ -71,7 +71,7 @@ def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> 
     require_floating("stable_rank", stable_rank)
     require_finite("stable_rank", stable_rank)
     if stable_rank.dtype in (torch.float16, torch.bfloat16):
-        raise ValueError(f"stable_rank is {stable_rank.dtype}, too coarse to be rounded; compute it in torch.float32.")
+        raise ValueError(f"stable_rank is {stable_rank.dtype}, too coarse to be rounded; give it in torch.float32.")
     if not isinstance(k, str):
         if k > rank:
             raise ValueError(f"k={k} exceeds the {rank} singular values of the matrix; give k <= {rank}.")
@@ -144,8 +144,17 @@ def ntk_gram(
     chosen = {name: p.detach() for name, p in chosen_weights(model, weights).items()}
     rest = {name: p.detach() for name, p in model.named_parameters() if name not in chosen}
 
+    # Every place of a tied weight by hand: torch's own tying leaves a module that is used twice without its parameter.
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    places = {
+        f"{prefix}.{own}".removeprefix("."): name_of[id(p)]
+        for prefix, module in model.named_modules()
+        for own, p in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
+
     def one(values, example, target):
-        return loss(functional_call(model, (values, rest), (example[None],)), target[None])
+        everywhere = {place: values[name] if name in values else rest[name] for place, name in places.items()}
+        return loss(functional_call(model, everywhere, (example[None],), tie_weights=False), target[None])
 
     def together(a, b):
         return vmap(grad(one), in_dims=(None, 0, 0))(chosen, a, b).values()
@@ -162,11 +171,12 @@ def ntk_gram(
         chunks = zip(x.split(chunk_size), y.split(chunk_size), strict=True)
         return torch.cat([torch.cat([g.flatten(1) for g in per_example(a, b)], 1) for a, b in chunks])
 
-    with evaluating(model), plain_attention():
+    with evaluating(model), plain_kernels():
         try:
             gradients = gradients_by(together)
-        except RuntimeError as error:
-            if not lacks_vmap(error):
+        except (IndexError, RuntimeError) as error:
+            if not isinstance(error, RuntimeError) or not lacks_vmap(error):
+                error.add_note("In loss(model(x), y): x must be what the model takes, and y what the loss takes.")
                 raise
             gradients = gradients_by(one_by_one)
     require_finite("the gradients", gradients)

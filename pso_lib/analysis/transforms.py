@@ -1,5 +1,6 @@
 """Derivatives by ``torch.func``, row by row: forward or reverse, whichever is cheaper and right for the function."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,16 @@ from torch.overrides import TorchFunctionMode
 
 from pso_lib.errors import require_dtype
 
-__all__ = ["lacks_vmap", "module_of", "named_dtypes", "of_points", "plain_attention", "plain_kernels", "row_jacobians"]
+__all__ = [
+    "lacks_vmap",
+    "module_of",
+    "named_dtypes",
+    "of_points",
+    "plain_attention",
+    "plain_kernels",
+    "row_jacobians",
+    "uncompiled",
+]
 
 _MIXING = nn.modules.batchnorm._BatchNorm
 _DROPPING = {nn.modules.dropout._DropoutNd: "p", nn.MultiheadAttention: "dropout", nn.RNNBase: "dropout"}
@@ -136,13 +146,21 @@ def plain_kernels(create_graph: bool = False) -> Iterator[None]:
     if mha is not None:
         mha.set_fastpath_enabled(False)
     try:
-        with nullcontext() if create_graph else torch.no_grad(), plain_attention(), warnings.catch_warnings():
+        graph = nullcontext() if create_graph else torch.no_grad()
+        with graph, plain_attention(), uncompiled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
             yield
     finally:
         if mha is not None:
             mha.set_fastpath_enabled(fast)
+
+
+def uncompiled():
+    """What ``torch.compile`` compiled runs as it is written: transforms go through, and hooks set later are called."""
+    compiler = sys.modules.get("torch._dynamo")  # long to load, and there if anything was compiled
+    set_stance = getattr(compiler, "set_stance", None)  # torch 2.6
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def plain_attention():

@@ -1,5 +1,6 @@
 """The optimisers of the experiments on instability, each built from a model and a rate: AdamW, SGD, Muon."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
@@ -21,13 +22,15 @@ def adamw(model: nn.Module, lr: float, *, betas=(0.9, 0.95), weight_decay: float
     The numbers are those usual for language models (Brown et al. 2020), not torch's defaults.
 
     Raises:
-        ValueError: a rate that is not above 0, betas outside [0, 1), a weight decay below 0.
+        ValueError: a rate that is not above 0, betas outside [0, 1), a weight decay below 0, an embedding with sparse
+            gradients.
     """
     return _adamw(model, list(model.parameters()), lr, betas, weight_decay)
 
 
 def _adamw(model: nn.Module, parameters: list[nn.Parameter], lr: float, betas, weight_decay: float):
     _check(lr, betas=betas, weight_decay=weight_decay)
+    _refuse_sparse(model, parameters)
     no_matrices = gains(model) | {id(p) for p in parameters if p.ndim < 2}
     groups = [
         {"params": [p for p in parameters if id(p) not in no_matrices], "weight_decay": weight_decay},
@@ -35,9 +38,21 @@ def _adamw(model: nn.Module, parameters: list[nn.Parameter], lr: float, betas, w
     ]
     groups = [group for group in groups if group["params"]]
     try:
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
     except RuntimeError:  # not on this device or version of torch
-        return torch.optim.AdamW(groups, lr=lr, betas=betas)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+
+
+def _refuse_sparse(model: nn.Module, parameters: list[nn.Parameter]) -> None:
+    """Torch's AdamW would say so at its first step."""
+    known = {id(p) for p in parameters}
+    for name, part in model.named_modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse and id(part.weight) in known:
+            weight = f"{name}.weight".removeprefix(".")
+            raise ValueError(
+                f"{weight!r} gets sparse gradients, which AdamW does not take. Make it with sparse=False, or "
+                "give it to torch.optim.SparseAdam, the other modules to this function, and both to ChainedOptimizer."
+            )
 
 
 @checked
@@ -69,12 +84,19 @@ class ChainedOptimizer(torch.optim.Optimizer):
     removed, is changed with them.
 
     Raises:
-        ValueError: no optimiser, or a parameter that belongs to two.
+        ValueError: no optimiser, one that runs a closure many times a step (LBFGS), or a parameter of two of them.
     """
 
     def __init__(self, *optimizers: torch.optim.Optimizer):
         if not optimizers:
             raise ValueError("give at least one optimiser.")
+        for optimizer in optimizers:
+            closure = inspect.signature(optimizer.step).parameters.get("closure")
+            if closure is not None and closure.default is closure.empty:
+                raise ValueError(
+                    f"{type(optimizer).__name__} runs its closure many times a step and cannot be chained; let it "
+                    "train all parameters by itself."
+                )
         parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         if len({id(p) for p in parameters}) < len(parameters):
             raise ValueError("a parameter belongs to two of the optimisers; it would take two steps. Give it to one.")
@@ -89,7 +111,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
-        """One step of each. ``closure`` is called once, before: LBFGS, which calls it often, cannot be chained."""
+        """One step of each. ``closure`` is called once, before."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
