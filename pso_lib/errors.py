@@ -197,7 +197,10 @@ def require_real(argument: str, value) -> None:
 def require_floating(argument: str, value: torch.Tensor) -> None:
     """Raise ``ValueError`` unless the tensor holds floating point numbers."""
     if not value.is_floating_point():
-        raise ValueError(f"{argument} has dtype {value.dtype}; it must be floating point: {argument}.double().")
+        raise ValueError(
+            f"{argument} has dtype {value.dtype}; it must be floating point: {argument}.double(). Tokens have no "
+            "derivative: start from their embedding."
+        )
 
 
 def require_matrix(argument: str, value: torch.Tensor, *, finite: bool = True) -> None:
