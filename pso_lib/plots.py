@@ -182,9 +182,10 @@ def runs_band(ax: plt.Axes, runs: Sequence[dict], method: str | None = None, *, 
 def label_ends(ax: plt.Axes, *, gap: float = 0.055, pad: float = 0.02) -> None:
     """Write each line's label at its right end, in its colour, moved apart to at least ``gap`` of the axis height."""
     ax.figure.canvas.draw()  # fixes the limits before positions are read
-    lines = [line for line in ax.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
+    points = {line: np.asarray(line.get_xydata()) for line in ax.get_lines()}
+    lines = [line for line in points if not str(line.get_label()).startswith("_") and len(points[line])]
     to_axes = ax.transData + ax.transAxes.inverted()
-    heights = [to_axes.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1] for line in lines]
+    heights = [to_axes.transform(points[line][-1])[1] for line in lines]
     order, last = sorted(range(len(lines)), key=heights.__getitem__), -np.inf
     places = {}
     for i in order:
@@ -195,7 +196,7 @@ def label_ends(ax: plt.Axes, *, gap: float = 0.055, pad: float = 0.02) -> None:
         limit = places[i] - gap
     for i, line in enumerate(lines):
         ax.annotate(
-            line.get_label(),
+            str(line.get_label()),
             (1 + pad, places[i]),
             xycoords="axes fraction",
             color=line.get_color(),
@@ -271,7 +272,8 @@ def polygons(ax: plt.Axes, shapes, colours=REGION_COLOURS, *, edge: str = "white
 
 def creases(ax: plt.Axes, normals, offsets, *, radius: float = 2.0, **style) -> None:
     """The lines a·x + b = 0 inside a disc, thin; ``normals`` (m, 2), ``offsets`` (m,)."""
-    style = {"color": INK, "linewidth": 1.0} | style
+    style.setdefault("color", INK)
+    style.setdefault("linewidth", 1.0)
     for a, b in zip(_array(normals).astype(float), _array(offsets).astype(float), strict=True):
         foot, along = -b * a / (a @ a), np.array([-a[1], a[0]]) / np.linalg.norm(a)
         reach = radius**2 - foot @ foot

@@ -173,12 +173,15 @@ def ntk_gram(
 
     with evaluating(model), plain_kernels():
         try:
-            gradients = gradients_by(together)
+            try:
+                gradients = gradients_by(together)
+            except RuntimeError as error:
+                if not lacks_vmap(error):
+                    raise
+                gradients = gradients_by(one_by_one)
         except (IndexError, RuntimeError) as error:
-            if not isinstance(error, RuntimeError) or not lacks_vmap(error):
-                error.add_note("In loss(model(x), y): x must be what the model takes, and y what the loss takes.")
-                raise
-            gradients = gradients_by(one_by_one)
+            error.add_note("In loss(model(x), y): x must be what the model takes, and y what the loss takes.")
+            raise
     require_finite("the gradients", gradients)
     return cosines(gradients)
 

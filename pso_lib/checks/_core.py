@@ -2,7 +2,8 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import sympy as sp
 import torch
@@ -16,7 +17,7 @@ class Wrong(AssertionError):
     """The answer is not right; the text names the likely mistake."""
 
 
-def wrong(message: str):
+def wrong(message: str) -> NoReturn:
     """Raise ``Wrong``."""
     raise Wrong(message)
 
@@ -83,8 +84,8 @@ def require_shape_like(answer, expected: tuple[int, ...], what: str = "your answ
 
 
 def require_close(
-    answer, expected, mistakes: dict[str, object] | None = None, *, tol: float = 1e-6, what="your answer"
-):
+    answer, expected, mistakes: Mapping[str, object] | None = None, *, tol: float = 1e-6, what: str = "your answer"
+) -> None:
     """Compare numbers, tensors or sympy expressions; ``mistakes`` maps an explanation to the wrong value it gives."""
     mistakes = mistakes or {}
     if isinstance(expected, sp.Basic | sp.MatrixBase):

@@ -6,17 +6,13 @@ from pso_lib.analysis.jacobian import jacobian, kink_margin
 from pso_lib.analysis.spectrum import isometry_error, singular_values
 from pso_lib.checks._core import exercise, require_shape_like, wrong
 from pso_lib.nn.activations import PiecewiseAffine
-from pso_lib.nn.init import gaussian, haar
+from pso_lib.nn.init import gaussian, haar, layers_of, seeded
 from pso_lib.nn.layers import Fold, Layer
 from pso_lib.nn.networks import DeepNetwork
 
 
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def _points(count: int, n: int, seed: int = 1) -> torch.Tensor:
-    return gaussian(count, n, 1.0, _seeded(seed))
+    return gaussian(count, n, 1.0, seeded(seed))
 
 
 def _row_error(A: torch.Tensor) -> float:
@@ -27,8 +23,8 @@ def _row_error(A: torch.Tensor) -> float:
 def _untouched(untouched) -> str:
     """``untouched(layer)`` returns an orthonormal basis, (n - h, n), of the directions a ``Fold`` leaves alone."""
     for n, h in ((6, 2), (5, 4), (7, 1)):
-        layer = Fold(n, h, generator=_seeded(n), dtype=torch.float64)
-        layer.set_weights(b=gaussian(1, h, 1.0, _seeded(h))[0])
+        layer = Fold(n, h, generator=seeded(n), dtype=torch.float64)
+        layer.set_weights(b=gaussian(1, h, 1.0, seeded(h))[0])
         rows = torch.as_tensor(untouched(layer)).detach()
         if tuple(rows.shape) == (h, n) and h != n - h:
             wrong(f"for n={n}, h={h} you return {h} directions, those of the creases' normals: they are what moves.")
@@ -49,7 +45,7 @@ def _untouched(untouched) -> str:
 def _leaky(make) -> str:
     """``make(n, s, generator)`` returns a float64 ``Layer`` with LeakyReLU of slope s and orthogonal Jacobian."""
     for n, s in ((5, 0.1), (8, 0.5)):
-        layer = make(n, s, _seeded(n))
+        layer = make(n, s, seeded(n))
         if not isinstance(layer, Layer):
             wrong(f"you return a {type(layer).__name__}; return a pso_lib Layer.")
         if layer.A.dtype != torch.float64:
@@ -86,7 +82,7 @@ def _leaky(make) -> str:
 def _repair(repair) -> str:
     """``repair(A)`` takes nearly orthonormal rows, (h, n) float64, to exactly orthonormal ones nearby."""
     for h, n in ((5, 12), (16, 16)):
-        rough = haar(h, n, _seeded(h)).float().double()
+        rough = haar(h, n, seeded(h)).float().double()
         given = rough.clone()
         A = require_shape_like(repair(rough), (h, n), f"for A of shape {(h, n)} the repaired matrix")
         if not torch.equal(given, rough):
@@ -140,15 +136,16 @@ def _wide(A, b, x) -> str:
 @exercise("same-creases")
 def _same(make) -> str:
     """``make(depth, dim, generator)`` returns a float64 network of folds that all hold one A."""
-    network = make(7, 16, _seeded(0))
+    network = make(7, 16, seeded(0))
     if not isinstance(network, DeepNetwork):
         wrong(f"you return a {type(network).__name__}; return a pso_lib DeepNetwork.")
     if (network.depth, network.dim) != (7, 16):
         wrong(f"asked for depth 7 and width 16 the network has depth {network.depth} and width {network.dim}.")
-    if any(layer.A.dtype != torch.float64 for layer in network.layers):
+    layers = layers_of(network)
+    if any(layer.A.dtype != torch.float64 for layer in layers):
         wrong("the weights are not float64; pass dtype=torch.float64.")
-    first = network.layers[0].A
-    if any(not torch.equal(layer.A, first) for layer in network.layers):
+    first = layers[0].A
+    if any(not torch.equal(layer.A, first) for layer in layers):
         wrong("the layers hold different matrices A; copy the first layer's into all others with set_weights(A=…).")
     x = _points(10, 16)
     if (error := isometry_error(jacobian(network, x)).max().item()) > 1e-12:

@@ -4,17 +4,13 @@ import torch
 
 from pso_lib.checks._core import exercise, require_shape_like, wrong
 from pso_lib.experiments.survival import distance
-from pso_lib.nn.init import gaussian
+from pso_lib.nn.init import gaussian, layers_of, seeded
 from pso_lib.nn.networks import DeepNetwork, deep_network
 from pso_lib.nn.weights import hidden_matrices
 
 
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def _network() -> DeepNetwork:
-    return deep_network(3, 5, inputs=4, classes=2, generator=_seeded(0), dtype=torch.float64)
+    return deep_network(3, 5, inputs=4, classes=2, generator=seeded(0), dtype=torch.float64)
 
 
 @exercise("layer-tolerance")
@@ -78,7 +74,7 @@ def _distance(penalty) -> str:
     first = {name: W.detach().clone() for name, W in hidden_matrices(network).items()}
     with torch.no_grad():
         for i, p in enumerate(network.parameters()):  # lift, readout and biases move too
-            p.add_(gaussian(1, p.numel(), 0.5, _seeded(i)).view_as(p))
+            p.add_(gaussian(1, p.numel(), 0.5, seeded(i)).view_as(p))
     before = {name: W.detach().clone() for name, W in hidden_matrices(network).items()}
     answer = penalty(network, {name: W.clone() for name, W in first.items()})
     value = require_shape_like(answer, (), "the penalty")
@@ -116,25 +112,26 @@ def _distance(penalty) -> str:
 def _alike(penalty) -> str:
     """``penalty(network)``: how far the layers' A, and B, are from their means over the layers, squared and summed."""
     network = _network()
-    A = torch.stack([layer.A for layer in network.layers]).detach()
-    B = torch.stack([layer.B for layer in network.layers]).detach()
+    layers = layers_of(network)
+    A = torch.stack([layer.A for layer in layers]).detach()
+    B = torch.stack([layer.B for layer in layers]).detach()
     answer = penalty(network)
     value = require_shape_like(answer, (), "the penalty")
 
-    def scattered(W) -> torch.Tensor:
-        return (W - W.mean(0)).square().sum()
+    def scattered(W, around=None) -> torch.Tensor:
+        return (W - (W.mean(0) if around is None else around)).square().sum()
 
     right = scattered(A) + scattered(B)
     mistakes = {
         "this is the scatter of A alone; B must stay alike too.": scattered(A),
         "A and B need not be alike: take a mean for each.": scattered(torch.cat([A, B])),
         "you average over the layers; sum.": right / len(A),
-        "you compare with the first layer, which then has no say; compare with the mean.": sum(
-            (W - W[:1]).square().sum() for W in (A, B)
-        ),
-        "you compare neighbours, so that small steps add up along the depth; compare with the mean.": sum(
-            (W[1:] - W[:-1]).square().sum() for W in (A, B)
-        ),
+        "you compare with the first layer, which then has no say; compare with the mean.": scattered(A, A[:1])
+        + scattered(B, B[:1]),
+        "you compare neighbours, so that small steps add up along the depth; compare with the mean.": scattered(
+            A[1:], A[:-1]
+        )
+        + scattered(B[1:], B[:-1]),
         "you take means over entries; sum.": (A - A.mean(0)).square().mean() + (B - B.mean(0)).square().mean(),
     }
     if not torch.allclose(value, right):
@@ -145,7 +142,7 @@ def _alike(penalty) -> str:
     if not isinstance(answer, torch.Tensor) or not answer.requires_grad:
         wrong("the value is right, but it has no gradient: no detach, no item, no torch.no_grad.")
     answer.backward()
-    gradients = torch.stack([layer.A.grad for layer in network.layers])
-    if not torch.allclose(gradients, 2 * (A - A.mean(0))):
+    gradients = [layer.A.grad for layer in layers]
+    if not all(g is not None and torch.allclose(g, 2 * (W - A.mean(0))) for g, W in zip(gradients, A, strict=True)):
         wrong("the value is right, but its gradient is not 2 (A - mean of A); differentiate through every layer.")
     return "zero for layers that are equal, wherever they are: they may move, but together"

@@ -6,7 +6,7 @@ import torch
 
 from pso_lib import data
 from pso_lib.checks._core import exercise, require_close, require_shape_like, wrong
-from pso_lib.nn.init import kaiming_, shared_orthogonal_
+from pso_lib.nn.init import kaiming_, layers_of, seeded, shared_orthogonal_
 from pso_lib.nn.networks import deep_network
 from pso_lib.train.ensemble import Ensemble
 
@@ -119,11 +119,11 @@ def _train(start, seeds=(0, 1)) -> list[float]:
     images = data.load("digits")
     networks = []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         networks.append(deep_network(DEPTH, WIDTH, inputs=64, classes=images.classes, generator=generator))
-        start(list(networks[-1].layers), torch.Generator().manual_seed(100 + seed))
+        start(list(networks[-1].layers), seeded(100 + seed))
     _require_start(networks[0])
-    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draws = [seeded(seed) for seed in seeds]
     histories = Ensemble(networks).train(images, steps=STEPS, lr=RATE, generators=draws)
     return [0.0 if history.diverged else history.final_accuracy for history in histories]
 
@@ -143,9 +143,9 @@ def _require_start(network) -> None:
 @exercise("own-start")
 def _own_start(start) -> str:
     """``start(layers, generator)`` sets the weights of 60 type A ReLU layers, no two alike, so that they learn."""
-    layers = list(deep_network(DEPTH, WIDTH, generator=torch.Generator().manual_seed(0)).layers)
+    layers = layers_of(deep_network(DEPTH, WIDTH, generator=seeded(0)))
     before = layers[0].A.detach().clone()
-    start(layers, torch.Generator().manual_seed(0))
+    start(layers, seeded(0))
     A = torch.stack([layer.A.detach().flatten() for layer in layers])
     if torch.equal(layers[0].A, before):
         wrong("the first layer's A has not changed; set the weights in place, with layer.set_weights(A=…, B=…, b=0.0).")

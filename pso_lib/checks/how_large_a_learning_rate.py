@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from pso_lib.checks._core import exercise, require_shape_like, wrong
 from pso_lib.experiments import Instability, Method, experiment
 from pso_lib.experiments import trained as verdict
+from pso_lib.nn.init import seeded
 from pso_lib.train.failure import explosion
 
 # ------------------------------------------------------------------------------------------ explosion
@@ -50,7 +52,7 @@ def _walk(losses, *, patience=100, against="minimum", in_a_row=True, nonfinite=T
     return None
 
 
-_EXPLOSION_MISTAKES = {
+_EXPLOSION_MISTAKES: dict[str, dict[str, Any]] = {
     "you count all steps above the line; asked are 100 in a row, so a step below it starts the count again.": dict(
         in_a_row=False
     ),
@@ -134,7 +136,7 @@ def _own_best(runs, method) -> float:
 def _who(answer: Callable) -> str:
     """``who_trained(runs, margin)``: for each run whether it trained, a list of bools."""
     for seed in range(4):
-        runs, margin = _table(torch.Generator().manual_seed(seed)), (0.1, 0.3)[seed % 2]
+        runs, margin = _table(seeded(seed)), (0.1, 0.3)[seed % 2]
         given = [bool(flag) for flag in answer([dict(run) for run in runs], margin)]
         if len(given) != len(runs):
             wrong(f"return one verdict a run: {len(runs)}, not {len(given)}.")

@@ -5,6 +5,7 @@ import math
 import torch
 
 from pso_lib.checks._core import exercise, wrong
+from pso_lib.nn.init import seeded
 
 
 @exercise("chance-of-none")
@@ -150,7 +151,7 @@ def _smooth(sigma) -> str:
         wrong(f"the slope jumps by {jump.max():.2g} near z = {where:.2f}: a kink. Join the pieces with equal slopes.")
     if slope.max() - slope.min() < 0.1:
         wrong("sigma is affine, or nearly; with Q orthogonal the whole network is then a rotation.")
-    u = torch.randn(100, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u = torch.randn(100, 64, generator=seeded(0), dtype=torch.float64)
     kept, first = torch.ones_like(u, dtype=torch.bool), 0
     for layer in range(200):
         u = u.detach().requires_grad_()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pso_lib.checks._core import exercise, require_close, wrong
 from pso_lib.exact.regions import facets, regions
+from pso_lib.nn.init import seeded
 
 
 def _numbers(value) -> Tensor:
@@ -47,7 +48,7 @@ def _line(answer) -> str:
 def _find(answer) -> str:
     if not callable(answer):
         wrong("give the function itself, find_crease, not what it returns.")
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     for n in (2, 3, 5, 8):
         a = torch.nn.functional.normalize(_randn(n, generator=generator), dim=0)
         b, c1 = _randn(1, generator=generator)[0], _randn(n, generator=generator)
@@ -106,7 +107,7 @@ def _torn(F, x, y) -> str:
     if not callable(F):
         wrong("the first part of the answer is the function, from (N, 2) to (N, 2).")
     x, y = (_numbers(p).reshape(1, 2) for p in (x, y))
-    points = 4 * torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 2
+    points = 4 * torch.rand(2000, 2, generator=seeded(0), dtype=torch.float64) - 2
     image = F(points)
     if image is ... or image is None or tuple(image.shape) != (2000, 2):
         wrong("the function must return a tensor (N, 2) for an input (N, 2).")

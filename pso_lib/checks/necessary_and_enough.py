@@ -4,12 +4,8 @@ import torch
 
 from pso_lib.analysis.spectrum import isometry_error
 from pso_lib.checks._core import exercise, require_shape_like, wrong
-from pso_lib.nn.init import gaussian
+from pso_lib.nn.init import gaussian, seeded
 from pso_lib.nn.networks import deep_network
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @exercise("folded-together")
@@ -40,9 +36,9 @@ def _together(A, b, x, y) -> str:
 @exercise("softened-dimension")
 def _softened(softened) -> str:
     """``softened(G, c)`` counts the singular values in [c, 1/c] of each of the Jacobians G (N, n, n): (N,)."""
-    n, wanted, above, eigen = 6, [], [], []
+    n = 6
     values = torch.tensor([[1, 1, 1, 1, 1, 1], [9, 3, 1.5, 0.7, 0.4, 0.1], [5, 4, 3, 2.5, 2.2, 2.1]]).double()
-    U, V = (torch.linalg.qr(gaussian(n, n, 1.0, _seeded(seed))).Q for seed in (0, 1))
+    U, V = (torch.linalg.qr(gaussian(n, n, 1.0, seeded(seed))).Q for seed in (0, 1))
     G = U @ torch.diag_embed(values) @ V
     for c in (0.5, 0.25):
         target = ((values >= c - 1e-9) & (values <= 1 / c + 1e-9)).sum(1)
@@ -86,17 +82,18 @@ def _tolerance(p) -> str:
 @exercise("skipped-layers")
 def _skipped(skipped) -> str:
     """``skipped(network, x)``: the share of rows whose largest output changes when one layer is left out, (L,)."""
-    network = deep_network(5, 8, layer="fold", inputs=6, classes=4, generator=_seeded(0), dtype=torch.float64)
-    x = gaussian(200, 6, 1.0, _seeded(1))
+    network = deep_network(5, 8, layer="fold", inputs=6, classes=4, generator=seeded(0), dtype=torch.float64)
+    x = gaussian(200, 6, 1.0, seeded(1))
     answer = require_shape_like(skipped(network, x), (5,), "the shares")
     with torch.no_grad():
-        states = network.states(x)
-        full = network.readout(states[-1]).argmax(1)
+        states, readout = network.states(x), network.readout
+        assert readout is not None
+        full = readout(states[-1]).argmax(1)
 
         def changed(h, layers) -> torch.Tensor:
             for layer in layers:
                 h = layer(h)
-            return (network.readout(h).argmax(1) != full).double().mean()
+            return (readout(h).argmax(1) != full).double().mean()
 
         layers = list(network.layers)
         right = torch.stack([changed(states[i], layers[i + 1 :]) for i in range(5)])

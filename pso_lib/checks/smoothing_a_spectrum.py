@@ -5,7 +5,7 @@ import torch
 from pso_lib.analysis.singularity import leading_count
 from pso_lib.analysis.spectrum import spectrum_stable_rank
 from pso_lib.checks._core import exercise, require_shape_like, wrong
-from pso_lib.nn.init import gaussian
+from pso_lib.nn.init import gaussian, seeded
 from pso_lib.smoothing import Detector, smooth_, smoothed_spectrum
 
 
@@ -93,7 +93,7 @@ def _sharpening(spectrum) -> str:
 def _kernel(clip_kernel) -> str:
     """``clip_kernel(W)`` of a kernel (out, in, h, w)."""
     for seed, shape in enumerate(((6, 4, 5, 5), (12, 2, 3, 1))):
-        W = gaussian(shape[0], shape[1] * shape[2] * shape[3], 1.0, torch.Generator().manual_seed(seed))
+        W = gaussian(shape[0], shape[1] * shape[2] * shape[3], 1.0, seeded(seed))
         W = W.double()
         U, _, Vh = torch.linalg.svd(W, full_matrices=False)
         spectrum = torch.tensor([4.0, 3.6, 3.0, 1.5, 1.0, 0.7], dtype=torch.float64)  # of stable rank 2.6

@@ -1,32 +1,30 @@
 """Checks of the chapter on starts that persist."""
 
+from typing import Any
+
 import torch
 
 from pso_lib.analysis.persistence import persistent_dimension, persistent_subspace
 from pso_lib.checks._core import exercise, require_shape_like, wrong
-from pso_lib.nn.init import gaussian, haar, projection_
+from pso_lib.nn.init import gaussian, haar, layers_of, projection_, seeded
 from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import deep_network
 
-DOUBLE = {"dtype": torch.float64}
+DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 DEPTH, WIDTH = 200, 24  # of the network in "start-that-persists"
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @exercise("few-walls")
 def _walls(make) -> str:
     """``make(Q)``, Q (m, n) with orthonormal rows: a float64 ``Layer`` that projects onto {x : Qx >= 0}."""
     for m, n in ((1, 3), (2, 5), (4, 7)):
-        Q = haar(m, n, _seeded(n))
+        Q = haar(m, n, seeded(n))
         layer = make(Q.clone())
         if not isinstance(layer, Layer):
             wrong(f"you return a {type(layer).__name__}; return a pso_lib Layer.")
         if layer.A.dtype != torch.float64:
             wrong("the weights are not float64; pass dtype=torch.float64.")
-        x = gaussian(200, n, 1.0, _seeded(1))
+        x = gaussian(200, n, 1.0, seeded(1))
         inside, outside = torch.relu(x @ Q.T) @ Q, torch.relu(-x @ Q.T) @ Q
         y = require_shape_like(layer(x), (200, n), "what the layer makes of 200 points")
         if torch.allclose(y, x + outside, rtol=0, atol=1e-9):
@@ -52,12 +50,14 @@ def _walls(make) -> str:
 @exercise("biased-cone")
 def _biased(dimension) -> str:
     """``dimension(Q, b, x, depth)``: persistent dimension at x of the shared start whose layers all have bias b."""
-    given, right, mistaken = [], [], []
+    given: list[int] = []
+    right: list[int] = []
+    mistaken = []
     for n, depth in ((16, 1), (16, 3), (24, 20), (24, 20), (24, 20)):
-        g = _seeded(len(right))
+        g = seeded(len(right))
         Q, b, x = haar(n, n, g), gaussian(1, n, 0.4, g)[0], gaussian(1, n, 1.0, g)[0]
         network = deep_network(depth, n, **DOUBLE)
-        for layer in network.layers:
+        for layer in layers_of(network):
             layer.set_weights(A=Q, B=Q, b=b)
         right.append(int(persistent_dimension(network, x[None])))
         given.append(int(dimension(Q.clone(), b.clone(), x.clone(), depth)))
@@ -83,10 +83,10 @@ def _biased(dimension) -> str:
 def _hidden(find) -> str:
     """``find(network)``: the (n, n) projection onto the isometric part of a type B projection start, k unknown."""
     for n, k in ((20, 6), (12, 1), (9, 8)):
-        g = _seeded(n)
+        g = seeded(n)
         network = deep_network(4, n, layer="residual", generator=g, **DOUBLE)
         projection_(network, k, generator=g)
-        _, _, Vh = torch.linalg.svd(network.layers[0].B.detach())
+        _, _, Vh = torch.linalg.svd(layers_of(network)[0].B.detach())
         right = Vh[k:].T @ Vh[k:]
         given = torch.as_tensor(find(network)).detach()
         if tuple(given.shape) == (n, n - k) and n - k != n:
@@ -112,14 +112,14 @@ def _hidden(find) -> str:
 def _start(start) -> str:
     """``start(network, generator)`` sets a type A ReLU network of 200 layers so that a subspace persists."""
     network = deep_network(DEPTH, WIDTH, **DOUBLE)
-    start(network, _seeded(0))
+    start(network, seeded(0))
     if not all(torch.isfinite(p).all() for p in network.parameters()):
         wrong("a weight is not finite.")
-    x = gaussian(2, WIDTH, 1.0, _seeded(1))
+    x = gaussian(2, WIDTH, 1.0, seeded(1))
     with torch.no_grad():
         seen = torch.stack([layer(x).flatten() for layer in network.layers])
     half = WIDTH // 2
-    corner = network.layers[1].A.detach()
+    corner = layers_of(network)[1].A.detach()
     if (corner[:half, :half] + corner[:half, half:]).abs().max() < 1e-9:
         wrong("this is the looks-linear start, or close to it. It persists; find another.")
     near = torch.cdist(seen, seen) + torch.eye(DEPTH)

@@ -6,11 +6,7 @@ from torch.overrides import TorchFunctionMode
 from pso_lib.analysis.singularity import stable_jacobian_energy, token_similarity
 from pso_lib.analysis.spectrum import stable_rank
 from pso_lib.checks._core import exercise, require_shape_like, wrong
-from pso_lib.nn.init import gaussian
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from pso_lib.nn.init import gaussian, seeded
 
 
 @exercise("blow-up-time")
@@ -73,7 +69,7 @@ def _spike(strength) -> str:
 @exercise("energy-by-hand")
 def _energy(energy) -> str:
     """``energy(W, G)``: the SJE with k = floor(SR), over all pairs and over |G|^2: two numbers."""
-    W, G = gaussian(7, 5, 1.0, _seeded(0)), gaussian(7, 5, 1.0, _seeded(1))
+    W, G = gaussian(7, 5, 1.0, seeded(0)), gaussian(7, 5, 1.0, seeded(1))
     answer = energy(W, G)
     if not isinstance(answer, torch.Tensor):
         answer = torch.tensor([float(value) for value in answer])
@@ -128,7 +124,7 @@ class _Watch(TorchFunctionMode):
 def _similarity(similarity) -> str:
     """``similarity(h)``: the mean cosine over all pairs of different rows of h (T, d), without a T x T matrix."""
     T, d = 300, 8
-    h = gaussian(T, d, 1.0, _seeded(0)) + 0.5
+    h = gaussian(T, d, 1.0, seeded(0)) + 0.5
     with _Watch() as watch:
         answer = similarity(h)
     answer = require_shape_like(answer, (), "the similarity").item()

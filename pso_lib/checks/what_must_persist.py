@@ -1,19 +1,18 @@
 """Checks of the chapter on what must persist."""
 
+from typing import Any
+
 import torch
 
 from pso_lib.analysis.persistence import gradient_bounds, layer_jacobians, persistent_subspace
 from pso_lib.analysis.spectrum import singular_values
 from pso_lib.checks._core import exercise, require_shape_like, wrong
 from pso_lib.nn import init
+from pso_lib.nn.init import seeded
 from pso_lib.nn.layers import FeedForward
 from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
 
-_DOUBLE = {"dtype": torch.float64}
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+_DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 
 
 def _span(vectors, n: int) -> torch.Tensor:
@@ -81,7 +80,7 @@ def _one_each(make) -> str:
 def _share(share) -> str:
     """``share(network, x, y)``, |P_U g| / |g| for each image: (N, d), (N,) to (N,)."""
     for start, seed in ((init.looks_linear_, 0), (init.projection_, 1)):
-        g = _seeded(seed)
+        g = seeded(seed)
         if start is init.projection_:
             network = deep_network(4, 10, inputs=6, classes=3, generator=g, **_DOUBLE)
             init.projection_(network, 4, generator=g)
@@ -95,6 +94,7 @@ def _share(share) -> str:
         answer = require_shape_like(answer, (5,), "the shares of 5 examples")
         states = [state.detach() for state in network.states(x)]
         top = states[-1].requires_grad_()
+        assert network.readout is not None
         loss = torch.nn.functional.cross_entropy(network.readout(top), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, top)
         bounds = gradient_bounds(network, states[0], gradient)
@@ -127,12 +127,12 @@ def _share(share) -> str:
 def _common(common) -> str:
     """``common(network, x)``: orthonormal columns, (n, d), of what persists at every row of x."""
     n = 12
-    filters = deep_network(3, n, generator=_seeded(0), **_DOUBLE)
-    init.shared_orthogonal_(filters, _seeded(1))
+    filters = deep_network(3, n, generator=seeded(0), **_DOUBLE)
+    init.shared_orthogonal_(filters, seeded(1))
     axes = DeepNetwork([FeedForward(n, **_DOUBLE) for _ in range(3)])
-    init.block_(axes, 5, generator=_seeded(2))
+    init.block_(axes, 5, generator=seeded(2))
     for network, count in ((filters, 1), (filters, 2), (axes, 2), (filters, 60)):
-        x = torch.randn(count, n, generator=_seeded(3), **_DOUBLE)
+        x = torch.randn(count, n, generator=seeded(3), **_DOUBLE)
         each = [persistent_subspace(network, point).basis for point in x]
         expected = _meet(each)
         given = torch.as_tensor(common(network, x)).detach().to(torch.float64)

@@ -9,6 +9,7 @@ from pso_lib.analysis.jacobian import cumulative_jacobians
 from pso_lib.analysis.spectrum import stable_rank
 from pso_lib.checks._core import exercise, require_close, wrong
 from pso_lib.nn import init
+from pso_lib.nn.init import seeded
 from pso_lib.nn.networks import plain_network
 
 
@@ -140,7 +141,7 @@ def _deep_tanh(gain: float, draws: int = 2, depth: int = 200, dim: int = 64) -> 
     """Mean stable rank of G_L, and mean |x_L| / |x_0|, of tanh networks with orthogonal matrices times ``gain``."""
     ranks, shares = [], []
     for seed in range(draws):
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         network = plain_network(
             depth, dim, start="orthogonal", activation="tanh", generator=generator, dtype=torch.float64
         )

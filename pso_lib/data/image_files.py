@@ -51,12 +51,12 @@ def balanced(labels: torch.Tensor, count: int) -> torch.Tensor:
     No randomness: going round the classes, each gives its next example until ``count`` are taken;
     a class that has run out is passed over. In this order every prefix is balanced too.
     """
-    labels = np.asarray(labels)
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[by_class], labels[by_class])
-    rank = np.empty(len(labels), dtype=np.int64)
-    rank[by_class] = np.arange(len(labels)) - starts  # an example's place within its class
-    return torch.from_numpy(np.lexsort((labels, rank))[:count])
+    classes = np.asarray(labels)
+    by_class = np.argsort(classes, kind="stable")
+    starts = np.searchsorted(classes[by_class], classes[by_class])
+    rank = np.empty(len(classes), dtype=np.int64)
+    rank[by_class] = np.arange(len(classes)) - starts  # an example's place within its class
+    return torch.from_numpy(np.lexsort((classes, rank))[:count])
 
 
 def check_limit(limit: int | None, available: int, classes: int, split: str) -> None:
@@ -245,10 +245,10 @@ def _decode(name: str, read: Callable[[str], bytes], size: tuple[int, int] | Non
     data = b""
     try:
         data = read(name)
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"its mode {picture.mode!r} is not 8 bits a channel; convert it")
-            picture = picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+        with Image.open(io.BytesIO(data)) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError(f"its mode {file.mode!r} is not 8 bits a channel; convert it")
+            picture = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
             if size is not None:
                 picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             array = np.asarray(picture)

@@ -24,7 +24,7 @@ _IN_PLACE = "that holds it in torchvision's layout", "load('digits')"
 class _File(NamedTuple):
     """A file of MNIST's kind as published, uncompressed."""
 
-    count: int  # images or labels
+    entries: int  # images or labels
     size: int  # bytes
     md5: str
 
@@ -101,7 +101,7 @@ def _addresses(file: Path, mirrors: list[str]) -> list[str]:
 
 
 def _check_published(file: Path, count: int, published: _File, title: str, remedy: str) -> None:
-    if count != published.count:
+    if count != published.entries:
         return
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -183,7 +183,7 @@ def read_folder(
         if not 0 < test_fraction < 1:
             raise ValueError(f"test_fraction={test_fraction!r} must lie strictly between 0 and 1.")
         draw = torch.Generator().manual_seed(seed)
-        train, test = {}, {}
+        kept, held_out = {}, {}
         for name, files in listing.splits["all"].items():
             count = max(1, round(test_fraction * len(files)))
             if count >= len(files):
@@ -192,9 +192,9 @@ def read_folder(
                     f"the share test_fraction={test_fraction}. Add some, or lay out train/ and test/ yourself."
                 )
             held = set(torch.randperm(len(files), generator=draw)[:count].tolist())
-            train[name] = [file for i, file in enumerate(files) if i not in held]
-            test[name] = [file for i, file in enumerate(files) if i in held]
-        listing = listing._replace(splits={"train": train, "test": test})
+            kept[name] = [file for i, file in enumerate(files) if i not in held]
+            held_out[name] = [file for i, file in enumerate(files) if i in held]
+        listing = listing._replace(splits={"train": kept, "test": held_out})
     for split, limit in zip(("train", "test"), limits, strict=True):  # before the slow part
         classes = listing.splits[split]
         check_limit(limit, sum(map(len, classes.values())), len(classes), split)

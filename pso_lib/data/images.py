@@ -18,7 +18,7 @@ import torch
 from pso_lib.data.download import data_root
 from pso_lib.data.image_files import Raw, cut
 from pso_lib.data.image_sources import read_cifar10, read_digits, read_folder, read_mnist
-from pso_lib.errors import DataError, checked, nearest, require_int, require_positive_int
+from pso_lib.errors import DataError, checked, nearest, require_int, require_positive_int, require_shape
 from pso_lib.scale import scale
 
 __all__ = ["NAMES", "Images", "for_scale", "load"]
@@ -93,6 +93,7 @@ class Images:
     @checked
     def pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Undo the normalisation, for drawing: rows (..., d) to pictures (..., c, h, w) in [0, 1]."""
+        require_shape("x", x, math.prod(self.shape))
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.mean, self.std))
         return (x.unflatten(-1, self.shape) * std + mean).clamp(0, 1)

@@ -7,13 +7,12 @@ reported runs then train on again.
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from pso_lib import data
 from pso_lib.experiments import depth_plans, schema
 from pso_lib.experiments.depth_plans import Experiment
 from pso_lib.experiments.starts import Start, build, scale_of
 from pso_lib.experiments.suite import Sources, Suite, Unit, number
+from pso_lib.nn.init import seeded
 from pso_lib.train.ensemble import Ensemble
 from pso_lib.train.loop import History
 
@@ -134,7 +133,7 @@ def _train(
     evaluations: int,
 ) -> list[History]:
     steps = max(1, round(epochs * (len(images.train_y) // plan.batch)))
-    histories: list[History | None] = [None] * len(jobs)
+    histories: dict[int, History] = {}
     # One activation and one beta at a time: the engine trains networks of one shape.
     shapes: dict[tuple, list[int]] = {}
     for index, (arm, _, _) in enumerate(jobs):
@@ -152,12 +151,11 @@ def _train(
                 steps=steps,
                 lr=[jobs[i][2] for i in chunk],
                 batch=plan.batch,
-                generators=[torch.Generator().manual_seed(jobs[i][1]) for i in chunk],
+                generators=[seeded(jobs[i][1]) for i in chunk],
                 eval_every=max(1, steps // evaluations),
             )
-            for i, history in zip(chunk, found, strict=True):
-                histories[i] = history
-    return histories
+            histories |= zip(chunk, found, strict=True)
+    return [histories[i] for i in range(len(jobs))]
 
 
 def _as_run(plan, dataset: str, arm: Start, depth: int, seed: int, rate: float, history: History) -> dict:

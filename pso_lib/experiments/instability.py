@@ -67,7 +67,7 @@ class Unstable(Suite):
                 steps=workload.steps,
                 warmup=plan.warmup,
                 schedule=plan.schedule,
-                limits=tuple(plan.limits),
+                limits=plan.limits,
                 watch=spectra,
                 watch_every=max(1, workload.steps // plan.looks),
             )

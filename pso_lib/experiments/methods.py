@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pso_lib.errors import require_choice
+from pso_lib.nn.init import seeded
 from pso_lib.smoothing import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, Trigger
 from pso_lib.train.baselines import BASELINES, Baseline
 
@@ -127,7 +128,7 @@ def times_of(method: Method, steps: int, warmup: int, count: int, seed: int) -> 
     if method.trigger == "periodic":
         return [step for step in range(method.period, steps + 1, method.period) if step > warmup]
     if method.trigger == "random":
-        draw = torch.randperm(steps - warmup, generator=torch.Generator().manual_seed(2_000_003 + seed), device="cpu")
+        draw = torch.randperm(steps - warmup, generator=seeded(2_000_003 + seed), device="cpu")
         return sorted((draw[:count] + warmup + 1).tolist())
     return []
 

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from pso_lib.experiments.schema import DEPTH, SCHEMAS, Schema
 from pso_lib.experiments.summaries import summary
@@ -19,7 +19,7 @@ from pso_lib.experiments.summaries import summary
 try:
     import fcntl
 except ImportError:  # Windows: two processes are then not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module has no other type
 
 __all__ = [
     "RESULTS",
@@ -77,7 +77,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, experiment, scale: str):
-        self.path, self.units = path, {}
+        self.path = path
+        self.units: dict[str, dict] = {}
         head = {"format": FORMAT + " journal", "fingerprint": fingerprint(experiment), "scale": scale}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _held(path)
@@ -220,10 +221,9 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     return result
 
 
-def schema_of(result: dict) -> Schema | None:
-    """The schema of a result's kind; None if this library does not know it."""
-    kind = result.get("kind", DEPTH.name)
-    return SCHEMAS.get(kind) if isinstance(kind, str) else None
+def schema_of(result: dict) -> Schema:
+    """The schema of a valid result's kind."""
+    return SCHEMAS[result.get("kind", DEPTH.name)]
 
 
 def select(result: dict, **wanted) -> list[dict]:
@@ -268,7 +268,7 @@ def without_timings(result: dict) -> dict:
 def validate(result, path: Path) -> None:
     """Raise ``ResultError`` unless ``result`` is a result of this format, with plausible values and all its runs."""
 
-    def refuse(why: str):
+    def refuse(why: str) -> NoReturn:
         raise ResultError(f"{path} is not a valid experiment result: {why}. Restore it, or run it --again.")
 
     if not isinstance(result, dict) or result.get("format") != FORMAT:
@@ -280,9 +280,10 @@ def validate(result, path: Path) -> None:
             refuse(f"{key!r} is missing or not {kind.__name__}")
     if not isinstance(result.get("runs"), list) or not result["runs"]:
         refuse("it holds no runs")
-    schema = schema_of(result)
-    if schema is None:
-        refuse(f"its kind {result['kind']!r} is unknown to this library")
+    kind = result.get("kind", DEPTH.name)
+    if not isinstance(kind, str) or kind not in SCHEMAS:
+        refuse(f"its kind {kind!r} is unknown to this library")
+    schema = SCHEMAS[kind]
     for index, run in enumerate(result["runs"]):
         if flaw := schema.flaw(run):
             refuse(f"run {index}: {flaw}")

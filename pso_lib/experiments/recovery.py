@@ -49,8 +49,8 @@ class Perturbed:
             )
         self.model, self.optimizer, self.recovery, self.inner = model, optimizer, recovery, inner
         self.interventions = getattr(inner, "interventions", [])
-        self.steps, self._kept = 0, deepcopy(model.state_dict()) if recovery == "restart" else None
-        self._state = None
+        self.steps, self._kept = 0, deepcopy(model.state_dict()) if recovery == "restart" else {}
+        self._state: dict | None = None
 
     def step(self) -> bool:
         """Perturb, heal, or neither; whether to update is the inner stepper's decision."""

@@ -3,6 +3,7 @@
 from pso_lib.errors import require_choice
 from pso_lib.experiments.depth import DEPTH
 from pso_lib.experiments.instability import INSTABILITY
+from pso_lib.experiments.record import schema_of
 from pso_lib.experiments.suite import Suite
 from pso_lib.experiments.survival import SURVIVAL
 
@@ -36,6 +37,6 @@ def suite_of(plan) -> Suite:
     raise ValueError(f"{type(plan).__name__} is no experiment; give a name, or a plan of one of the types {known}.")
 
 
-def suite_named(result: dict) -> Suite | None:
-    """The kind of a result; None if this library does not know it."""
-    return SUITES.get(result.get("kind", DEPTH.schema.name))
+def suite_named(result: dict) -> Suite:
+    """The kind of a valid result."""
+    return SUITES[schema_of(result).name]

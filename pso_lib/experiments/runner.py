@@ -118,7 +118,8 @@ def live(plan, *, device: str | None = None, root: Path | None = None) -> list[d
     """Run an experiment here and now and return its runs; nothing is written. By default on CUDA if there is any."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
-    kind, sources, runs = suite_of(plan), Sources(root, device), []
+    kind, sources = suite_of(plan), Sources(root, device)
+    runs: list[dict] = []
     for unit in kind.units(plan):
         runs += kind.run_unit(plan, unit, sources, device, runs)["runs"]
     return runs
@@ -179,7 +180,7 @@ def _check_journal(journal: Journal, plan, kind: Suite, units: Sequence[Unit]) -
     """Every unit in it is planned and whole."""
     planned = {unit.key: unit for unit in units}
     for key, part in journal.units.items():
-        flaw = f"there is no unit {key!r} in the plan"
+        flaw: str | None = f"there is no unit {key!r} in the plan"
         if key in planned:
             wanted, found = kind.size(plan, planned[key]), len(part["runs"])
             flaws = [kind.schema.flaw(run) for run in part["runs"]]

@@ -77,7 +77,7 @@ DEPTH = Schema(
     overrides=("epochs", "evaluations"),
 )
 
-_RUN = {
+_RUN: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "method": str,
     "lr": float,

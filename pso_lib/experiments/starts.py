@@ -1,10 +1,13 @@
 """How a network starts, as data: the arms of the experiments on depth, and the networks they stand for."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from pso_lib.errors import checked, require_positive_int
 from pso_lib.nn import init
 from pso_lib.nn.networks import DeepNetwork, deep_network
 
@@ -39,10 +42,14 @@ class Start:
     drift: float = 0.0
 
 
+@checked
 def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: int, **options) -> DeepNetwork:
     """The network of an arm; the same seed gives the same lift, readout and layers. ``options``: dtype, device."""
-    generator = torch.Generator().manual_seed(seed)
-    kind, layer_options = ("feedforward", {}) if arm.layer == "A" else ("residual", {"beta": scale_of(arm, depth)})
+    depth, width = require_positive_int("depth", depth), require_positive_int("width", width)
+    seed = require_positive_int("seed", seed, least=0)
+    generator = init.seeded(seed)
+    kind = {"A": "feedforward", "B": "residual"}[arm.layer]
+    layer_options: dict[str, Any] = {"beta": scale_of(arm, depth)} if arm.layer == "B" else {}
     network = deep_network(
         depth,
         width,
@@ -55,7 +62,7 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
         **layer_options,
         **options,
     )
-    start = torch.Generator().manual_seed(1_000_003 * (seed + 1))
+    start = init.seeded(1_000_003 * (seed + 1))
     _starts[arm.init](network, arm, start)
     return network
 
@@ -69,25 +76,25 @@ def _drift(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None
     """Each layer's Q is the shared one times a rotation by the share ``drift`` of a random angle in every plane."""
     n = network.dim
     shared = init.haar(n, n, generator)
-    for layer in network.layers:
+    for layer in init.layers_of(network):
         S = init.gaussian(n, n, math.pi * arm.drift / math.sqrt(n), generator)
         Q = torch.linalg.matrix_exp((S - S.T) / 2) @ shared
         layer.set_weights(A=Q, B=Q, b=0.0)
 
 
 def _independent(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
-    for layer in network.layers:
+    for layer in init.layers_of(network):
         Q = init.haar(network.dim, network.dim, generator)
         layer.set_weights(A=Q, B=Q, b=0.0)
 
 
 def _zero_branch(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
     init.kaiming_(network, generator)
-    for layer in network.layers:
+    for layer in init.layers_of(network):
         layer.set_weights(B=torch.zeros(layer.hidden, layer.dim, dtype=torch.float64))
 
 
-_starts = {
+_starts: dict[str, Callable[[DeepNetwork, Any, torch.Generator], None]] = {
     "he": lambda network, arm, g: init.kaiming_(network, g),
     "xavier": lambda network, arm, g: init.xavier_(network, g),
     "orthogonal": lambda network, arm, g: init.orthogonal_(network, generator=g),

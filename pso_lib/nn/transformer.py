@@ -170,6 +170,7 @@ class GPT(nn.Module):
         count = require_positive_int("count", count)
         device_of(generator)
         require_number("temperature", temperature, least=0)
+        self._check(tokens[:, -self.context :] if tokens.ndim == 2 else tokens)
         for _ in range(count):
             logits = self(tokens[:, -self.context :])[:, -1]  # (B, vocabulary)
             if temperature == 0:

@@ -95,6 +95,8 @@ class StableRankTrigger(_Reading):
         self, share: float = 0.8, alpha: float = 0.95, *, every: int = 10, warmup: int = 5, cooldown: int = 3,
         iterations: int = 2, seed: int = 0,
     ):  # fmt: skip
+        if not 0 < share < 1:
+            raise ValueError(f"share must be a number between 0 and 1, got {share!r}.")
         super().__init__(Detector(share, alpha, warmup=warmup, cooldown=cooldown, side="below"), every)
         self.iterations = require_positive_int("iterations", iterations)
         self.seed = require_positive_int("seed", seed, least=0)

@@ -9,6 +9,7 @@ is one.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.utils import clip_grad_norm_, parametrizations, parametrize
 
-from pso_lib.errors import require_finite
+from pso_lib.errors import checked, require_finite, require_number
 from pso_lib.nn.weights import hidden_matrices
 from pso_lib.train.optimizers import adamw, muon
 
@@ -54,10 +55,11 @@ class Clip:
     As in torch, a non-finite gradient is not held back. ``interventions``: the steps at which the norm was above.
     """
 
+    @checked(but=("max_norm",))  # infinity: only measure
     def __init__(self, model: nn.Module, max_norm: float = 1.0):
         _require_positive("max_norm", max_norm)
-        self.parameters, self.max_norm = list(model.parameters()), max_norm
-        self.steps, self.interventions = 0, []
+        self.parameters, self.max_norm, self.steps = list(model.parameters()), max_norm, 0
+        self.interventions: list[dict] = []
 
     def step(self) -> bool:
         """Scale all gradients so that their norm is at most ``max_norm``; always True."""
@@ -78,6 +80,7 @@ class ZClip:
     The paper does not say what a non-finite norm does: here the update is skipped and the averages stay (ours).
     """
 
+    @checked
     def __init__(self, model: nn.Module, *, alpha: float = 0.97, threshold: float = 2.5, warmup: int = 25):
         _require_positive("threshold", threshold)
         if not 0 <= alpha < 1 or warmup < 2:
@@ -87,7 +90,8 @@ class ZClip:
         self.parameters, self.alpha, self.threshold, self.warmup = list(model.parameters()), alpha, threshold, warmup
         self.seen: list[float] = []
         self.mean = self.variance = math.nan
-        self.steps, self.interventions = 0, []
+        self.steps = 0
+        self.interventions: list[dict] = []
 
     def step(self) -> bool:
         """Clip if need be; False where the norm is not finite."""
@@ -116,11 +120,13 @@ class ZClip:
 # ------------------------------------------------------------------------------------ loss and weights
 
 
+@checked
 def orthogonality(model: nn.Module, strength: float = 1e-4) -> Tensor:
     """strength times the sum of |W^T W - I|_F^2 over the hidden matrices, a term for the loss (Bansal et al. 2018).
 
     Of W^T W and W W^T the smaller is taken: the other cannot be I. Kernels are matrices (out, in h w).
     """
+    require_number("strength", strength, least=0)
     total = []
     for name in hidden_matrices(model):
         W = model.get_parameter(name).flatten(1)
@@ -130,6 +136,7 @@ def orthogonality(model: nn.Module, strength: float = 1e-4) -> Tensor:
     return strength * torch.stack(total).sum()
 
 
+@checked
 def spectral_norm_(model: nn.Module) -> None:
     """Divide each hidden matrix by its largest singular value (Miyato et al. 2018): torch's parametrisation, in place.
 
@@ -148,6 +155,9 @@ class SigmaReparam(nn.Module):
     sigma_1 = u^T W v by one power iteration each time the weight is read in training mode, from the exact vectors at
     the start; u and v are constants in the gradient. gamma starts at sigma_1, so that the network starts as it was.
     """
+
+    u: Tensor
+    v: Tensor
 
     def __init__(self, W: Tensor):
         super().__init__()
@@ -168,6 +178,7 @@ class SigmaReparam(nn.Module):
         return W * (self.gamma / (u @ M @ v))
 
 
+@checked
 def sigma_reparam_(model: nn.Module) -> None:
     """``SigmaReparam`` on each hidden matrix, in place."""
     for module, name in _owners(model, "sigma_reparam_"):
@@ -229,8 +240,8 @@ BASELINES = {
 
 
 def _require_positive(argument: str, given: float) -> None:
-    if not given > 0:
-        raise ValueError(f"{argument} must be above 0, got {given!r}.")
+    if not isinstance(given, numbers.Real) or not given > 0:
+        raise ValueError(f"{argument} must be a number above 0, got {given!r}.")
 
 
 def _number(value: float) -> float | None:

@@ -25,7 +25,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from pso_lib.errors import device_of, require_dtype, require_finite, require_labels, require_tensor
+from pso_lib.errors import (
+    checked,
+    device_of,
+    require_attributes,
+    require_dtype,
+    require_finite,
+    require_labels,
+    require_positive_int,
+    require_shape,
+    require_tensor,
+)
+from pso_lib.nn.init import layers_of
 from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers
@@ -57,15 +68,18 @@ class Ensemble:
             the stack must compute what the networks do, part by part, on a few rows.
     """
 
+    @checked
     def __init__(self, networks: Sequence[DeepNetwork]):
         self.networks = list(networks)
         _check_networks(self.networks)
-        self.layout = {name: p.shape for name, p in self.networks[0].named_parameters()}
         first = self.networks[0]
-        self.layer, self.depth, self.dim = first.layers[0], first.depth, first.dim
-        self.inputs, self.classes = first.lift.in_features, first.readout.out_features
+        self.layout = {name: p.shape for name, p in first.named_parameters()}
+        lift, readout = first.lift, first.readout
+        assert isinstance(lift, nn.Linear) and isinstance(readout, nn.Linear)  # _check_networks has seen to it
+        self.layer, self.depth, self.dim = layers_of(first)[0], first.depth, first.dim
+        self.inputs, self.classes = lift.in_features, readout.out_features
         self.count = sum(p.numel() for p in first.parameters())
-        like = first.lift.weight
+        like = lift.weight
         # rows begin at multiples of 64 bytes
         self.weights = torch.zeros(len(self), math.ceil(self.count / 16) * 16, dtype=like.dtype, device=like.device)
         self.restack()
@@ -109,7 +123,8 @@ class Ensemble:
         for path, ours in parts:
             modules, points = (network.get_submodule(path) for network in self.networks), x if path == "lift" else h
             _require_equal(f".{path}", ours, [module(points) for module in modules])
-        one_by_one = [network.readout(reduce(_apply, network.layers, network.lift(x))) for network in self.networks]
+        paths = ("lift", *(f"layers.{place}" for place in range(self.depth)), "readout")
+        one_by_one = [reduce(_apply, map(network.get_submodule, paths), x) for network in self.networks]
         _require_equal("", torch.stack(one_by_one), [network(x) for network in self.networks])
 
     def _layer(self, h: Tensor, A: Tensor, B: Tensor | None, b: Tensor | None) -> Tensor:
@@ -118,6 +133,7 @@ class Ensemble:
         s = (s if B is None else torch.bmm(s, B)).mul_(self.layer.beta)
         return s if self.layer.alpha == 0 else s.add_(h, alpha=self.layer.alpha)
 
+    @checked
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """What every network makes of x: (N, d) or (E, N, d) to (E, N, classes)."""
@@ -138,6 +154,7 @@ class Ensemble:
             )
         require_dtype("x", x, self.weights.dtype)
 
+    @checked
     @torch.no_grad()
     def accuracy(self, x: Tensor, y: Tensor, *, chunk: int = 512) -> Tensor:
         """The share of rows of x (N, d) whose largest output is at y (N,), per network: (E,), float64.
@@ -147,13 +164,16 @@ class Ensemble:
         require_tensor("x", x)
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, {self.inputs}), the same rows for all.")
-        require_labels("y", y, len(x), self.classes)
+        require_shape("x", x, self.inputs)
+        require_labels("y", y, len(x), self.classes, of="x")
+        chunk = require_positive_int("chunk", chunk)
         right = torch.zeros(len(self), dtype=torch.float64, device=x.device)
         for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
             logits = self.logits(rows)
             right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum(-1)
         return right / len(y)
 
+    @checked
     @torch.no_grad()
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Loss (E,), and per network the gradient of each parameter by name, for x (N, d) or (E, N, d), y alike."""
@@ -161,7 +181,8 @@ class Ensemble:
         shape = (len(self), x.shape[-2])
         if tuple(y.shape) not in (shape[1:], shape):
             raise ValueError(
-                f"y has shape {tuple(y.shape)}; it must be {shape[1:]}, or {shape} for each network its own."
+                f"x has {shape[1]} rows and y has shape {tuple(y.shape)}; it must be {shape[1:]}, or {shape} for each "
+                "network its own."
             )
         require_labels("y", y.reshape(-1), y.numel(), self.classes)
         group = Group(self, 0, Buffers(self, *shape, self.depth))
@@ -174,6 +195,7 @@ class Ensemble:
             for row in rows
         ]
 
+    @checked
     @torch.no_grad()
     def train(
         self,
@@ -195,6 +217,7 @@ class Ensemble:
         generator per network. A network whose loss is not finite keeps the weights it has from then on; its
         history says at which step. ``at_eval`` is called as ``at_eval(step, ensemble)``.
         """
+        require_attributes("images", images, "train_x", "train_y", "test_x", "test_y")
         rates = _rates(lr, len(self))
         _check_adam(betas, eps)
         steps, batch, eval_every = _check_numbers(steps, rates, batch, eval_every, len(images.train_y))
@@ -326,6 +349,8 @@ def _check_adam(betas, eps) -> None:
 
 def _rates(lr, count: int) -> list[float]:
     rates = lr.tolist() if isinstance(lr, Tensor) else lr
+    if not isinstance(rates, numbers.Real | Sequence) or isinstance(rates, str):
+        raise ValueError(f"lr must be a number, or one per network, got {lr!r}.")
     rates = [rates] * count if isinstance(rates, numbers.Real) else list(rates)
     if len(rates) != count:
         raise ValueError(f"lr has {len(rates)} rates for {count} networks; give one number, or one per network.")
@@ -381,6 +406,7 @@ def _signature(index: int, network) -> dict:
     if not isinstance(network, DeepNetwork):
         raise TypeError(f"{name} is a {type(network).__name__}; give DeepNetwork objects, as deep_network makes them.")
     _require_own(name, network, DeepNetwork, "forward", "trunk", "_lifted")
+    affines: dict[str, nn.Linear] = {}
     for end in ("lift", "readout"):
         affine = getattr(network, end)
         if not isinstance(affine, nn.Linear):
@@ -388,6 +414,7 @@ def _signature(index: int, network) -> dict:
         _require_own(f"{name}.{end}", affine, nn.Linear, "forward")
         if affine.bias is None:
             raise ValueError(f"{name}.{end} has no bias; build it with inputs= and classes=.")
+        affines[end] = affine
     kinds = []
     for place, layer in enumerate(network.layers):
         where = f"{name}.layers[{place}]"
@@ -413,16 +440,17 @@ def _signature(index: int, network) -> dict:
     dtype, device = kinds_of.pop()
     if device.type == "meta":
         raise ValueError(f"{name} is on meta and has no numbers; build it on a device that holds them.")
-    ends = {"inputs": network.lift.in_features, "classes": network.readout.out_features}
+    ends = {"inputs": affines["lift"].in_features, "classes": affines["readout"].out_features}
     return {"depth": network.depth, **kinds[0], **ends, "dtype": dtype, "device": device}
 
 
 def _require_own(name: str, module: nn.Module, kind: type, *methods: str) -> None:
     """Refuse a module that computes by other methods than its ``kind``, or with weights that are not plain."""
     if parametrize.is_parametrized(module):
-        weight, by = next(iter(module.parametrizations.items()))
+        weight, chain = next(module.get_submodule("parametrizations").named_children())
+        by = type(next(chain.children())).__name__
         raise ValueError(
-            f"{name}.{weight} is parametrised by {type(by[0]).__name__}; its weights are no plain matrices. Remove it "
+            f"{name}.{weight} is parametrised by {by}; its weights are no plain matrices. Remove it "
             f"with torch.nn.utils.parametrize.remove_parametrizations({name}, {weight!r}), or use training.train."
         )
     for method in methods:
@@ -466,7 +494,8 @@ def _require_layout(name: str, network: DeepNetwork) -> None:
 
 def _layout(network: DeepNetwork) -> dict[str, tuple[int, ...]]:
     """The parameters by name, as an ensemble stacks them."""
-    layout, first = {}, network.layers[0]
+    layout: dict[str, tuple[int, ...]] = {}
+    first = layers_of(network)[0]
     for place in range(network.depth):
         layout[f"layers.{place}.A"] = (first.hidden, first.dim)
         if first.has_own_B:

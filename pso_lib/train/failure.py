@@ -1,9 +1,10 @@
 """What counts as failure of a training run, fixed beforehand."""
 
 import math
+import numbers
 from collections.abc import Sequence
 
-from pso_lib.errors import require_positive_int
+from pso_lib.errors import checked, require_number, require_positive_int
 
 __all__ = ["Explosion", "explosion", "recovery_time", "trains"]
 
@@ -15,6 +16,7 @@ class Explosion:
     The definition of the book's chapters on instability; 1.5 and 100 are fixed there for all arms.
     """
 
+    @checked
     def __init__(self, factor: float = 1.5, patience: int = 100, floor: float = 0.0):
         patience = require_positive_int("patience", patience)
         if not factor > 1 or not floor >= 0:
@@ -31,28 +33,37 @@ class Explosion:
         return self.exploded
 
 
+@checked
 def explosion(losses: Sequence[float], **options) -> int | None:
     """The step (from 1) at which losses explode, by ``Explosion(**options)``; None if they do not."""
     watch = Explosion(**options)
     return next((step for step, loss in enumerate(losses, start=1) if watch.update(loss)), None)
 
 
+@checked(but=("final_loss", "best"))
 def trains(final_loss: float | None, exploded: bool, best: float, margin: float = 0.1) -> bool:
     """Whether a run trained: it did not explode, and ended within ``margin`` (nats) of the best arm's final loss.
 
     The second half is for stalls: at a large rate training mostly settles on a plateau, without a spike.
     """
-    return not exploded and final_loss is not None and final_loss <= best + margin
+    require_number("margin", margin, least=0)
+    if final_loss is None:
+        return False
+    if not isinstance(final_loss, numbers.Real):
+        raise ValueError(f"final_loss must be a number, or None for a run that did not finish, got {final_loss!r}.")
+    return bool(not exploded and final_loss <= best + margin)
 
 
+@checked
 def recovery_time(losses: Sequence[float], step: int, *, window: int = 10, slack: float = 0.02) -> int | None:
     """Steps after ``step`` (from 1) until the loss is back: its mean over ``window`` <= 1 + slack times that before.
 
     At least ``window``, the time it takes to tell; None if it never comes back, or there is no whole window before.
     """
-    window = require_positive_int("window", window)
+    window, step = require_positive_int("window", window), require_positive_int("step", step)
+    require_number("slack", slack, least=0)
     before = losses[step - 1 - window : step - 1] if step > window else []
-    if not before:
+    if not len(before):
         return None
     level = (1 + slack) * sum(before) / window
     for end in range(step + window, len(losses) + 1):

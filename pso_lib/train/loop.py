@@ -18,14 +18,15 @@ from torch.nn.functional import cross_entropy
 
 from pso_lib.data import Images
 from pso_lib.errors import (
+    checked,
     device_of,
     nearest,
+    require_attributes,
     require_choice,
     require_finite,
     require_labels,
     require_positive,
     require_positive_int,
-    require_tensor,
 )
 from pso_lib.modes import evaluating, modes_kept
 
@@ -63,6 +64,7 @@ class History:
         return math.nan if self.diverged else self.test_accuracy[-1]
 
 
+@checked(but=("images",))  # whatever has the four tensors
 def train(
     network: nn.Module,
     images: Images,
@@ -94,6 +96,7 @@ def train(
     Returns a ``History``. Raises ``ValueError`` for bad arguments, non-finite weights or inputs, and
     a network and images that do not fit together; divergence is reported, not raised.
     """
+    require_attributes("images", images, "train_x", "train_y", "test_x", "test_y")
     x, y = images.train_x, images.train_y
     steps, batch, eval_every = _check_numbers(steps, [lr], batch, eval_every, len(y))
     device_of(generator)
@@ -142,6 +145,7 @@ def train(
     return history
 
 
+@checked
 def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int = 2048) -> float:
     """The share of rows of x (N, d) whose largest output is at y (N,); a row with a NaN counts as wrong.
 
@@ -150,8 +154,9 @@ def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int
     Raises:
         ValueError: y is not (N,) integers from 0 up, a label has no output, the outputs are not (N, classes).
     """
-    require_tensor("x", x)
-    require_labels("y", y, len(x))
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, d), a row per example.")
+    require_labels("y", y, len(x), of="x")
     chunk, most = require_positive_int("chunk", chunk), int(y.max())
     right = torch.zeros((), dtype=torch.int64, device=y.device)
     with evaluating(network), torch.no_grad():
@@ -166,7 +171,7 @@ def _check_logits(logits: torch.Tensor, x: torch.Tensor, classes: int) -> None:
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < classes:
         raise ValueError(
             f"network maps {tuple(x.shape)} to {tuple(logits.shape)}, but the labels need ({len(x)}, {classes}) "
-            f"or wider, one output per class. Build it with classes={classes}."
+            f"or wider, one output per class in y. Build it with classes={classes}."
         )
 
 

@@ -12,11 +12,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
-from pso_lib.errors import require_choice, require_positive, require_positive_int
+from pso_lib.errors import checked, require_choice, require_number, require_positive, require_positive_int
+from pso_lib.nn.init import seeded
 from pso_lib.train.baselines import Baseline
 from pso_lib.train.failure import Explosion
 from pso_lib.train.workloads import Workload
@@ -27,9 +29,12 @@ SCHEDULES = ("constant", "cosine")
 BATCHES = 1_000_003  # a batch generator's seed is this plus the run's: never that of a start
 
 
+@checked
 def rate_factor(step: int, steps: int, warmup: int, schedule: str = "constant", end: float = 0.1) -> float:
     """The share of the learning rate at a step (from 0): linear warm-up, then constant, or a cosine down to ``end``."""
     require_choice("schedule", schedule, SCHEDULES)
+    step, warmup = require_positive_int("step", step, least=0), require_positive_int("warmup", warmup, least=0)
+    steps, end = require_positive_int("steps", steps), require_number("end", end, least=0)
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
@@ -67,7 +72,7 @@ class Run:
     validation: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     guard_seconds: list[float] = field(default_factory=list)
-    watched: list[tuple[int, object]] = field(default_factory=list)
+    watched: list[tuple[int, Any]] = field(default_factory=list)
     last: int = 50
 
     @property
@@ -134,9 +139,11 @@ class Run:
         parts: tuple[list, list] = ([], [])
         for step, seconds in enumerate(self.step_seconds, start=1):
             parts[step in fired].append(1000 * seconds)
-        return tuple(round(statistics.median(part), 3) if part else None for part in parts)
+        plain, firing = (round(statistics.median(part), 3) if part else None for part in parts)
+        return plain, firing
 
 
+@checked
 def run(
     task: Workload,
     arm: Baseline,
@@ -148,7 +155,7 @@ def run(
     schedule: str = "constant",
     stop: str = "lost",
     limits: tuple[float, int] = (1.5, 100),
-    watch: Callable[[int, nn.Module], object] | None = None,
+    watch: Callable[[int, nn.Module], Any] | None = None,
     watch_every: int = 1,
 ) -> Run:
     """Train a fresh model of ``task`` by ``arm`` and return the record.
@@ -166,6 +173,7 @@ def run(
     """
     steps, watch_every = require_positive_int("steps", steps), require_positive_int("watch_every", watch_every)
     warmup, lr = require_positive_int("warmup", warmup, least=0), require_positive("lr", lr)
+    seed = require_positive_int("seed", seed, least=0)
     require_choice("schedule", schedule, SCHEDULES)
     require_choice("stop", stop, ("lost", "exploded"))
     model = task.model(seed, **arm.options)
@@ -175,7 +183,7 @@ def run(
     optimizer = arm.optimizer(model, lr)
     guard = arm.guard(model, optimizer) if arm.guard is not None else None
     parameters = [p for p in model.parameters() if p.requires_grad]
-    draw = torch.Generator().manual_seed(BATCHES + seed)
+    draw = seeded(BATCHES + seed)
     result = Run(task.name, arm.name, lr, seed, steps)
     watcher = Explosion(*limits, floor=task.floor)
     clock = _clock(parameters[0].device)

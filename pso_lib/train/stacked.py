@@ -7,6 +7,7 @@ in the order of ``network.parameters()``, so that Adam is one call; ``views`` cu
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,7 +120,8 @@ class Group:
         self.columns = slice(start, self.members.stop)
         self.weights = views(ensemble, ensemble.weights[self.columns], ensemble.depth)
         self.gradients = views(ensemble, buffers.gradient, buffers.chunk)
-        self.rule, self.adam, self.graph = rule(self.layer.activation), adam, None
+        self.rule, self.adam = rule(self.layer.activation), adam
+        self.graph: torch.cuda.CUDAGraph | None = None
         if adam is not None:
             self.stopped = torch.zeros_like(buffers.loss, dtype=torch.float32)  # 1.0: leave these weights alone
             self.count = torch.zeros((), device=buffers.loss.device)
@@ -217,9 +219,9 @@ class Adam:
     def __init__(self, ensemble, rates: list[float], betas: tuple[float, float], eps: float):
         self.weights, self.rates = ensemble.weights, rates
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
-        self.options = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": 0.0}
+        self.options: dict[str, Any] = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": 0.0}
         self.options |= {"amsgrad": False, "maximize": False, "grad_scale": None}
-        self.kernel = torch._fused_adam_
+        self.kernel: Callable[..., None] = torch._fused_adam_
         try:
             one = [torch.zeros_like(self.weights[0, :16])]
             count = [torch.ones((), device=one[0].device)]

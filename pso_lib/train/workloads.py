@@ -13,6 +13,7 @@ instability that only a Transformer shows would be the Transformer's, not traini
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,10 @@ from torch.nn.functional import cross_entropy
 
 from pso_lib.data import Images
 from pso_lib.data.text import Text
-from pso_lib.errors import (
-    device_of,
-    nearest,
-    require_finite,
-    require_labels,
-    require_positive_int,
-)
+from pso_lib.errors import checked, device_of, nearest, require_finite, require_labels, require_positive_int
 from pso_lib.modes import evaluating
 from pso_lib.nn.convnet import ConvNet
+from pso_lib.nn.init import seeded
 from pso_lib.nn.networks import plain_network
 from pso_lib.nn.transformer import GPT, next_token_loss
 
@@ -53,8 +49,8 @@ class Workload:
 
     name: str
     build: Callable[..., nn.Module]
-    batch: Callable[[torch.Generator], object]
-    loss: Callable[[nn.Module, object], Tensor]
+    batch: Callable[[torch.Generator], Any]
+    loss: Callable[[nn.Module, Any], Tensor]
     measure: Callable[[nn.Module], dict[str, float]]
     description: str
     options: tuple[str, ...] = field(default=())
@@ -68,7 +64,7 @@ class Workload:
                     f"the {self.name} has no option {option!r}; it has {', '.join(self.options) or 'none'}."
                     f"{nearest(option, self.options)} Leave this arm out for the {self.name}."
                 )
-        return self.build(torch.Generator().manual_seed(seed), **options)
+        return self.build(seeded(seed), **options)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Mean cross-entropy ("loss"), for images also "accuracy", on held-out data; without gradients."""
@@ -79,6 +75,7 @@ class Workload:
 # ------------------------------------------------------------------------------------------ the workloads
 
 
+@checked
 def transformer_workload(
     text: Text,
     *,
@@ -95,7 +92,14 @@ def transformer_workload(
 
     ``windows``: how many windows of the validation text are looked at.
     """
-    batch = require_positive_int("batch", batch)
+    given = {"batch": batch, "context": context, "width": width, "layers": layers, "heads": heads, "windows": windows}
+    batch, context, width, layers, heads, windows = (require_positive_int(*size) for size in given.items())
+    if width % heads:
+        raise ValueError(f"width={width} is not a multiple of heads={heads}; each head gets an equal part.")
+    if context >= len(text.val):
+        raise ValueError(
+            f"context={context:,} leaves no window in the {len(text.val):,} validation characters; lower it."
+        )
     held_out = text.windows(context, windows).to(device)
     sizes = (len(text.vocabulary), context, width, layers, heads)
 
@@ -118,6 +122,7 @@ def transformer_workload(
     )
 
 
+@checked
 def mlp_workload(
     images: Images, *, batch: int = 64, depth: int = 12, width: int = 128, held_out: int = 1024, **options
 ) -> Workload:
@@ -125,27 +130,30 @@ def mlp_workload(
 
     ``held_out``: how many test images are looked at, the first ones.
     """
+    depth, width = require_positive_int("depth", depth), require_positive_int("width", width)
     x = images.train_x
+    like: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
     classes, inputs = images.classes, x.shape[1]
 
     def build(generator, **more) -> nn.Module:
-        kind = {"dtype": x.dtype, "device": x.device}
-        return plain_network(
-            depth, width, inputs=inputs, classes=classes, generator=generator, **kind, **options | more
-        )
+        more = like | options | more
+        return plain_network(depth, width, inputs=inputs, classes=classes, generator=generator, **more)
 
     kind = f"MLP, {depth} layers of width {width}"
     return _image_workload("mlp", images, build, batch, held_out, kind, ("start", "activation", "ends"))
 
 
+@checked
 def cnn_workload(
     images: Images, *, batch: int = 64, blocks: int = 4, width: int = 16, held_out: int = 1024, **options
 ) -> Workload:
     """A ``ConvNet`` on images; ``options`` go to it: norm="none" leaves it without normalisation."""
+    blocks, width = require_positive_int("blocks", blocks), require_positive_int("width", width)
     x = images.train_x
+    like: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
 
     def build(generator, **more) -> ConvNet:
-        more = {"dtype": x.dtype, "device": x.device} | options | more
+        more = like | options | more
         return ConvNet(images.shape, images.classes, blocks, width, generator=generator, **more)
 
     norm = options.get("norm", "group")
