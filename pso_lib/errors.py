@@ -344,7 +344,7 @@ def _check_of(hint) -> Callable[[str, Any], None]:
         return _CHECKS[hint]
     origin = get_origin(hint) or hint
     if origin in (collections.abc.Sequence, collections.abc.Iterable):
-        return partial(_require_several, str in get_args(hint))
+        return partial(_require_several, get_args(hint))
     if origin is collections.abc.Callable:
         return _require_function
     if isinstance(hint, type) and issubclass(hint, nn.Module):
@@ -393,11 +393,13 @@ def _require_function(argument: str, given) -> None:
         raise TypeError(f"{argument} must be a function, or anything that can be called, got {_short(given)}.")
 
 
-def _require_several(of_text: bool, argument: str, given) -> None:
-    if not isinstance(given, Iterable) or (isinstance(given, (str, bytes)) and not of_text):
+def _require_several(of: tuple, argument: str, given) -> None:
+    if not isinstance(given, Iterable) or (isinstance(given, (str, bytes)) and of != (str,)):
         raise TypeError(
             f"{argument} must be a list, tuple or the like, got {_short(given)}; one alone goes in brackets."
         )
+    if of == (float,) and any(part is None or isinstance(part, (str, bytes)) for part in given):
+        raise TypeError(f"{argument} must hold numbers; leave out what is none, or convert it: float(text).")
 
 
 def _require_object(kind: type, argument: str, given) -> None:

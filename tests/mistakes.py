@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 SECONDS = 20  # longer counts as a hang
 REMEDY = re.compile(
-    r"\b(must|give|use|choose|one of|needs?|pass|move|build|make|expected|at least|at most|between|above|below|from|leave|"
-    r"did you mean|allowed|takes?|try|should|instead|want\w*|cannot|has no|it has|is not|are not|not a)\b",
+    r"\b(must|give|use|choose|one of|needs?|pass|move|build|make|expected|at least|at most|between|above|below|from|"
+    r"leave|did you mean|allowed|takes?|try|should|instead|want\w*|cannot|has no|it has|is not|are not|not a)\b",
     re.I,
 )
 
@@ -70,7 +70,7 @@ def mistakes(value) -> dict[str, object]:
             "negative": -abs(value) - 1,
             "half": value + 0.5,
             "float": Same(float(value)),
-            "text": str(value),
+            "text": Same(str(value)),
             "None": None,
             "True": True,
             "numpy": Same(np.int64(value)),
@@ -82,7 +82,7 @@ def mistakes(value) -> dict[str, object]:
             "negative": -abs(value) - 1,
             "nan": math.nan,
             "inf": math.inf,
-            "text": str(value),
+            "text": Same(str(value)),
             "None": None,
             "numpy": Same(np.float64(value)),
             "complex": complex(value, 1),
@@ -91,7 +91,7 @@ def mistakes(value) -> dict[str, object]:
     if isinstance(value, str):
         return {
             "misspelt": value + "x",
-            "upper": value.upper() if value.upper() != value else value.lower(),
+            "upper": Same(value.upper() if value.upper() != value else value.lower()),
             "empty": "",
             "None": None,
             "number": 3,
@@ -115,7 +115,7 @@ def mistakes(value) -> dict[str, object]:
             "None": None,
             "nan": type(value)([math.nan, *value[1:]]),
             "longer": type(value)([*value, value[-1]]),
-            "texts": type(value)([str(v) for v in value]),
+            "texts": Same(type(value)([str(v) for v in value])),
         }
     if callable(value):
         return {"None": None, "number": 3, "text": "f"}
@@ -185,14 +185,15 @@ def outcome(case: Case, argument: str, mistake: str, wrong, right) -> tuple[str,
     except Hang:
         return "hang", ""
     except Exception as error:  # whatever a user would see
-        text = f"{type(error).__name__}: {error}"
+        said = " ".join([str(error), *getattr(error, "__notes__", ())])
+        text = f"{type(error).__name__}: {said}"
         for name, state in before.items():
             now = arguments[name].state_dict()
             if any(not torch.equal(state[key], now[key]) for key in state):
                 return "silent", f"refused, but {name} had been changed: {text}"
         names = (argument, *case.also.get(argument, ()))
-        named = any(re.search(rf"(?<![A-Za-z]){re.escape(name)}(?![A-Za-z])", str(error)) for name in names)
-        return ("refused" if named and REMEDY.search(str(error)) else "unclear"), text
+        named = any(re.search(rf"(?<![A-Za-z]){re.escape(name)}(?![A-Za-z])", said) for name in names)
+        return ("refused" if named and REMEDY.search(said) else "unclear"), text
     finally:
         signal.alarm(0)
     if form and (case.result is None or close(value, right)):
@@ -249,11 +250,10 @@ def main(wanted: list[str]) -> int:
             told.append(f"{kind:8} {case.name}({argument}: {mistake}) {' '.join(text.split())[:200]}")
     print(*sorted(told), sep="\n")
     errors = counts["refused"] + counts["unclear"]
-    print(
-        f"{sum(counts.values())} mistakes in {len(CASES)} functions: {counts['silent']} silent wrong answers, {counts['hang']} hangs, "
-        f"{counts['right']} right answers, {errors} errors, of which {100 * counts['refused'] / max(1, errors):.1f} % name the "
-        "argument and the remedy"
-    )
+    right = f"{counts['right']} right answers, {errors} errors"
+    told_what = f"{100 * counts['refused'] / max(1, errors):.1f} % of them name the argument and the remedy"
+    bad = f"{counts['silent']} silent wrong answers, {counts['hang']} hangs"
+    print(f"{sum(counts.values())} mistakes in {len(CASES)} cases: {bad}, {right}; {told_what}")
     return int(counts["silent"] + counts["hang"] > 0 or counts["refused"] < 0.95 * errors)
 
 

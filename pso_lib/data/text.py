@@ -51,6 +51,10 @@ class Text:
     @checked
     def decode(self, tokens: torch.Tensor) -> str:
         """Tokens (T,) to a string of length T; the inverse of ``encode``."""
+        if tokens.ndim != 1 or tokens.is_floating_point():
+            raise ValueError(
+                f"tokens has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; it must be (T,) integers."
+            )
         numbers = tokens.tolist()
         if numbers and not 0 <= min(numbers) <= max(numbers) < len(self.vocabulary):
             raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from pso_lib.exact.symbolic import exact_matrix, sign, tidy
+from pso_lib.exact.symbolic import exact_planes, sign, tidy
 
 __all__ = ["Cell", "arrangement", "facet_cells"]
 
@@ -30,18 +30,17 @@ def arrangement(normals, offsets=None) -> list[Cell]:
     Raises:
         ValueError: a zero normal.
     """
-    rows = [exact_matrix("normals", a) for a in normals]
-    offsets = exact_matrix("offsets", [0] * len(rows) if offsets is None else list(offsets))
+    rows, offsets = exact_planes(normals, offsets)
     if any(a.is_zero_matrix for a in rows):
         raise ValueError("normals holds a zero vector; leave that hinge out, it has no crease.")
     if not rows:
         raise ValueError("normals is empty; give at least one hyperplane.")
-    return _cells([(sp.Matrix(a), b) for a, b in zip(rows, offsets, strict=True)], rows[0].rows)
+    return _cells(list(zip(rows, offsets, strict=True)), rows[0].rows)
 
 
 def facet_cells(normals, offsets, index: int) -> list[Cell]:
     """The facets on hyperplane ``index``: its cells under the others (sign 0 in its own place)."""
-    planes = [(sp.Matrix(exact_matrix("normals", a)), b) for a, b in zip(normals, offsets, strict=True)]
+    planes = list(zip(*exact_planes(normals, offsets), strict=True))
     others = planes[:index] + planes[index + 1 :]
     cells = _cells_on(planes[index], others)
     return [Cell((*cell.signs[:index], 0, *cell.signs[index:]), cell.point) for cell in cells]

@@ -13,11 +13,11 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from pso_lib.errors import checked, require_shape
+from pso_lib.errors import checked, require_positive_int, require_shape
 from pso_lib.exact.arrangement import arrangement, facet_cells
 from pso_lib.exact.hinges import HingedLayer, from_torch, hinged_layer
 from pso_lib.exact.regions import regions
-from pso_lib.exact.symbolic import exact_matrix, in_order, jacobian_conditions, reflection, sign, tidy
+from pso_lib.exact.symbolic import exact_matrix, exact_planes, in_order, jacobian_conditions, reflection, sign, tidy
 from pso_lib.nn.activations import Activation, absolute, get
 
 __all__ = [
@@ -214,7 +214,7 @@ def fold_directions(Q, normals, offsets=None, start=None) -> list[sp.Matrix]:
 def fold(Q, normals, offsets=None, start=None) -> FoldedMap:
     """The map with Jacobian Q at ``start`` and the directions of :func:`fold_directions`."""
     walked = _walk(Q, normals, offsets, start)
-    normals = [exact_matrix("normals", a) for a in normals]
+    normals, offsets = exact_planes(normals, offsets)
     M = sp.Matrix(exact_matrix("Q", Q))
     for a, (v, on) in zip(normals, walked, strict=True):
         M -= on * v * a.T
@@ -223,8 +223,8 @@ def fold(Q, normals, offsets=None, start=None) -> FoldedMap:
 
 def _walk(Q, normals, offsets, start) -> list[tuple[sp.Matrix, int]]:
     """For each crease its direction v, and whether the hinge is on at the start."""
-    Q, normals = sp.Matrix(exact_matrix("Q", Q)), [exact_matrix("normals", a) for a in normals]
-    offsets = exact_matrix("offsets", [0] * len(normals) if offsets is None else list(offsets))
+    Q = sp.Matrix(exact_matrix("Q", Q))
+    normals, offsets = exact_planes(normals, offsets)
     if any(sign(entry) for entry in jacobian_conditions(Q)):
         raise ValueError("Q is not orthogonal: Q^T Q differs from the identity; give an orthogonal Q.")
     if start is None:
@@ -272,6 +272,7 @@ def _generic_line(normals, heights) -> tuple[list, list]:
 @checked
 def from_activation(activation: str | Activation, dim: int = 2) -> FoldedMap:
     """sigma on R^dim: |.|, MaxMin, Householder, and any other that is affine in pieces."""
+    dim = require_positive_int("dim", dim)
     return FoldedMap.of(hinged_layer(sp.eye(dim), activation=get(activation)))
 
 

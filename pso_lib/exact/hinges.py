@@ -15,8 +15,8 @@ from itertools import product
 
 import sympy as sp
 
-from pso_lib.errors import checked
-from pso_lib.exact.symbolic import exact_matrix, jacobian_conditions, sign, tidy
+from pso_lib.errors import checked, require_attributes
+from pso_lib.exact.symbolic import exact_matrix, exact_number, jacobian_conditions, sign, tidy
 from pso_lib.nn.activations import Activation, PairFold, PiecewiseAffine, get
 
 __all__ = [
@@ -109,7 +109,7 @@ def hinged_layer(A, b=None, *, B="tied", alpha=0, beta=1, activation: str | Acti
         B = A if B == "tied" else sp.eye(h)
     B = exact_matrix("B", B)
     b = exact_matrix("b", [0] * h if b is None else b)
-    alpha, beta = exact_matrix("alpha, beta", [alpha, beta])
+    alpha, beta = exact_number("alpha", alpha), exact_number("beta", beta)
     if b.shape != (h, 1):
         raise ValueError(f"b has {len(b)} entries for the {h} rows of A; give one offset per row.")
     if B.rows != h or (alpha != 0 and B.cols != n):
@@ -168,6 +168,8 @@ def from_torch(layer, limit: int | None = None) -> HingedLayer:
     Every float is a binary fraction and is taken as that; with ``limit`` the nearest fraction whose
     denominator is at most ``limit`` is taken instead.
     """
+
+    require_attributes("layer", layer, "A", "B", "b", "alpha", "beta", "activation")
 
     def rational(value) -> sp.Rational:
         value = Fraction(float(value))

@@ -7,10 +7,8 @@ condition.
 
 from dataclasses import dataclass
 
-import sympy as sp
-
 from pso_lib.exact.origami import NotFlatFoldable, crossings
-from pso_lib.exact.symbolic import exact_matrix, sign, tidy
+from pso_lib.exact.symbolic import exact_planes, sign, tidy
 
 __all__ = ["Splitting", "orthogonal_decomposition"]
 
@@ -42,8 +40,7 @@ def orthogonal_decomposition(normals, offsets=None) -> Splitting:
     Raises:
         NotFlatFoldable: some part is neither; no layer folds these creases. The text names them.
     """
-    normals = [sp.Matrix(exact_matrix("normals", a)) for a in normals]
-    offsets = exact_matrix("offsets", [0] * len(normals) if offsets is None else list(offsets))
+    normals, offsets = exact_planes(normals, offsets)
     lines, pencils = [], []
     for part in _parts(normals):
         found = crossings([normals[k] for k in part], [offsets[k] for k in part])

@@ -14,11 +14,13 @@ import sympy as sp
 import torch
 from sympy.simplify.fu import TR8
 
-from pso_lib.errors import checked
+from pso_lib.errors import checked, require_positive_int
 from pso_lib.nn.activations import PiecewiseAffine
 
 __all__ = [
     "exact_matrix",
+    "exact_number",
+    "exact_planes",
     "in_order",
     "jacobian_conditions",
     "mirror_solutions",
@@ -36,19 +38,49 @@ def exact_matrix(argument: str, value) -> sp.ImmutableMatrix:
     """``value`` as an exact sympy matrix; a flat list becomes a column.
 
     Raises:
-        ValueError: it holds a float. Strings such as "1/3" and "sqrt(2)" are read exactly.
+        ValueError: it holds a float, or what is no number. Strings such as "1/3" and "sqrt(2)" are read exactly.
     """
+    if isinstance(value, str):
+        raise ValueError(f"{argument} is the text {value!r}; give a list of numbers, of rows for a matrix.")
     try:
         matrix = sp.ImmutableMatrix(_plain(value)).applyfunc(sp.sympify)
     except (TypeError, ValueError, sp.SympifyError) as error:
         raise ValueError(f"{argument} is not a matrix of numbers: {error}. Give a list of rows.") from None
     for entry in matrix:
+        if not isinstance(entry, sp.Expr):
+            raise ValueError(f"{argument} holds {entry}, which is no number; give integers, strings, or sympy numbers.")
         if entry.has(sp.Float, sp.nan, sp.zoo, sp.oo):
             raise ValueError(
                 f"{argument} holds {entry}, but this module is exact; give integers, strings such as '1/3' "
                 "or 'sqrt(2)', or sympy numbers. For a torch layer use from_torch(layer)."
             )
     return matrix
+
+
+def exact_number(argument: str, value) -> sp.Expr:
+    """``value`` as an exact sympy number or symbol; raises as ``exact_matrix`` does."""
+    value = _plain(value)
+    if isinstance(value, (list, tuple, sp.MatrixBase)):
+        raise ValueError(f"{argument} must be one number, got {value!r}.")
+    return exact_matrix(argument, [value])[0]
+
+
+def exact_planes(normals, offsets=None) -> tuple[list[sp.Matrix], sp.ImmutableMatrix]:
+    """The hyperplanes a_i . x + b_i = 0: columns a_i, all of one length, and as many b_i, zero if None.
+
+    Raises:
+        ValueError: no lists of numbers, or not as many of one as of the other.
+    """
+    for argument, given in (("normals", normals), ("offsets", [] if offsets is None else offsets)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise ValueError(f"{argument} must be a list, one entry per hyperplane, got {given!r}.")
+    rows = [sp.Matrix(exact_matrix("normals", a)) for a in normals]
+    if len({a.shape for a in rows}) > 1 or any(a.cols != 1 for a in rows):
+        raise ValueError(f"normals must be vectors of one length, got the shapes {[a.shape for a in rows]}.")
+    heights = exact_matrix("offsets", [0] * len(rows) if offsets is None else list(offsets))
+    if len(heights) != len(rows):
+        raise ValueError(f"offsets has {len(heights)} entries for {len(rows)} normals; give one for each.")
+    return rows, heights
 
 
 def _plain(value):
@@ -130,11 +162,18 @@ def reflection(a) -> sp.Matrix:
     Raises:
         ValueError: a is zero.
     """
-    a = exact_matrix("a", a)
+    a = _vector(a)
     square = tidy((a.T * a)[0])
     if square == 0:
         raise ValueError("a is zero, and a mirror needs a normal; give a vector with a non-zero entry.")
     return (sp.eye(a.rows) - 2 * a * a.T / square).applyfunc(tidy)
+
+
+def _vector(a) -> sp.ImmutableMatrix:
+    a = exact_matrix("a", a)
+    if a.cols != 1 or not a.rows:
+        raise ValueError(f"a has shape {a.shape}; it must be a vector, n numbers.")
+    return a
 
 
 def jacobian_conditions(J) -> list[sp.Expr]:
@@ -187,8 +226,7 @@ def rigidity_system(n: int) -> tuple[list[sp.Symbol], list[sp.Expr]]:
     Returns:
         The n^3 unknowns, and the expressions that must vanish.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be an integer of at least 1, got {n!r}.")
+    n = require_positive_int("n", n)
     indices = list(product(range(1, n + 1), repeat=3))
     c = {index: sp.Symbol("c_" + "".join(map(str, index))) for index in indices}
     symmetric = [c[k, i, j] - c[i, k, j] for k, i, j in indices if k < i]
@@ -213,7 +251,7 @@ def mirror_solutions(Q, a) -> list[sp.Matrix]:
     Raises:
         ValueError: Q is not orthogonal, or a is zero.
     """
-    Q, a = exact_matrix("Q", Q), exact_matrix("a", a)
+    Q, a = exact_matrix("Q", Q), _vector(a)
     n = a.rows
     if Q.shape != (n, n) or a.cols != 1:
         raise ValueError(f"Q has shape {Q.shape} and a has shape {a.shape}; give (n, n) and n numbers.")

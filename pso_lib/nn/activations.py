@@ -4,6 +4,8 @@ Every activation is an ``nn.Module`` without parameters, so it can stand in any 
 network, and has a sympy twin: ``activation.sympy(z)``. Tests prove both equal.
 """
 
+from collections.abc import Iterable
+
 import sympy as sp
 import torch
 from torch import nn
@@ -33,6 +35,8 @@ __all__ = [
 
 def _exact(argument: str, number) -> sp.Expr:
     """A sympy number; floats and strings become the rational they are written as."""
+    if isinstance(number, (list, tuple, bool)) or number is None:
+        raise ValueError(f"{argument} must be a real number, got {number!r}; give an int, '1/2', or a sympy number.")
     # sympify's own rational=True reads strings alone: a Python float would stay a float.
     number = sp.sympify(repr(float(number)) if isinstance(number, float) else number, rational=True)
     number = sp.nsimplify(number, rational=True) if number.has(sp.Float) else number
@@ -88,6 +92,9 @@ class PiecewiseAffine(Activation):
 
     def __init__(self, name: str, kinks, slopes, at_zero=0):
         super().__init__(name)
+        for argument, numbers in (("kinks", kinks), ("slopes", slopes)):
+            if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+                raise TypeError(f"{argument} must be a list of numbers, got {numbers!r}.")
         self.kinks = tuple(_exact("kinks", k) for k in kinks)
         self.slopes = tuple(_exact("slopes", s) for s in slopes)
         if len(self.slopes) != len(self.kinks) + 1:

@@ -58,7 +58,7 @@ class Detector:
     def update(self, value: float, reading: float | None = None) -> bool:
         """Take the next value; whether it fires. ``reading`` is for triggers that look at more, and has no use here."""
         if not _is_number(value):
-            raise ValueError(f"a detector takes one number a step, got {value!r}; tensor.item() makes one.")
+            raise ValueError(f"value must be one number a step, got {value!r}; tensor.item() makes one.")
         if value < 0:
             raise ValueError(f"a value below 0 cannot be compared with a multiple of an average, got {value!r}.")
         self.seen += 1

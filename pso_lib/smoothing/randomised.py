@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pso_lib.errors import checked, require_positive_int
+from pso_lib.errors import checked, require_matrix, require_positive_int
 
 __all__ = ["randomised_svd", "top_singular_value"]
 
@@ -21,13 +21,16 @@ def randomised_svd(
 
     Unlike ``torch.svd_lowrank`` it takes a generator (on any device; the global one if None).
     """
-    require_positive_int("q", q)
+    q, iterations = require_positive_int("q", q), require_positive_int("iterations", iterations, least=0)
+    require_matrix("M", M)
+    if M.ndim != 2 or M.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"M has shape {tuple(M.shape)} and dtype {M.dtype}; it must be (m, n), float32 or float64.")
     m, n = M.shape
     if m < n:
         U, s, Vh = randomised_svd(M.mT, q, iterations=iterations, generator=generator)
         return Vh.mT, s, U.mT
     if q > n:
-        raise ValueError(f"q={q} exceeds the {n} singular values of a matrix of shape {tuple(M.shape)}.")
+        raise ValueError(f"q={q} exceeds the {n} singular values of a matrix of shape {tuple(M.shape)}; give q <= {n}.")
     where = generator.device if generator is not None else M.device
     Q = torch.linalg.qr(M @ torch.randn(n, q, generator=generator, dtype=M.dtype, device=where).to(M.device))[0]
     for _ in range(iterations):  # orthonormalised each time: powers of M would drown the small values

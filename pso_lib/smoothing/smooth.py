@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pso_lib.analysis.singularity import leading_count, require_rounding
-from pso_lib.errors import checked, require_choice, require_finite, require_positive_int
+from pso_lib.errors import checked, require_choice, require_finite, require_floating, require_positive_int
 from pso_lib.nn.weights import as_matrix
 from pso_lib.smoothing.randomised import randomised_svd, top_singular_value
 
@@ -87,7 +87,9 @@ def smoothed_spectrum(s: Tensor, method: str, k: int, *, factor: float = 0.25, r
     """
     require_choice("method", method, METHODS)
     require_factor(factor)
-    require_positive_int("k", k)
+    k = require_positive_int("k", k)
+    require_floating("s", s)
+    require_finite("s", s)
     if s.ndim != 1 or k > len(s):
         raise ValueError(f"k={k} of a spectrum of shape {tuple(s.shape)}; give s as (r,) and k <= r.")
     if (s[1:] > s[:-1]).any() or s[-1] < 0:
@@ -155,8 +157,10 @@ def plan_smoothing(
     full_up_to = require_positive_int("full_up_to", full_up_to)
     oversampling = require_positive_int("oversampling", oversampling)
     iterations = require_positive_int("iterations", iterations)
+    if W.ndim < 2 or W.numel() == 0:
+        raise ValueError(f"W has shape {tuple(W.shape)}; it must be a matrix or kernel, two axes or more, none empty.")
     if not W.is_floating_point():
-        raise ValueError(f"W has dtype {W.dtype}; only real weights can be smoothed.")
+        raise ValueError(f"W has dtype {W.dtype}; it must be floating point: only real weights can be smoothed.")
     M = as_matrix(W.detach())
     require_finite("W", M)
     if not M.any():

@@ -64,7 +64,7 @@ def test_clip_is_torchs():
     assert gradient.proceed and gradient.stepper.interventions == [{"step": 2, "norm": 8.0}]
     gradient.give(math.nan)
     assert gradient.proceed and gradient.stepper.interventions[-1] == {"step": 3, "norm": None}
-    with pytest.raises(ValueError, match="max_norm must be above 0"):
+    with pytest.raises(ValueError, match="max_norm must be a number above 0"):
         Clip(gradient.module, 0.0)
 
 
