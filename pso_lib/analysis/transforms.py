@@ -50,13 +50,17 @@ def of_points(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Te
             alone = f(x[0])
         except (RuntimeError, ValueError, IndexError):
             f(x[:1])  # if this fails too, the error is the function's own
-            alone = None
-        if alone is not None and (module is None or _agree(alone, f(x[:1]))):
-            return f
-    return lambda point: f(point[None])[0]
+            return lambda point: f(point[None])[0]
+        try:
+            agree = not isinstance(f, nn.Module) or _agree(alone, f(x[:1]))
+        except (RuntimeError, ValueError, IndexError):  # it knows points only
+            agree = True
+    return f if agree else lambda point: f(point[None])[0]
 
 
 def _agree(alone: Tensor, batch: Tensor) -> bool:
+    if not isinstance(alone, Tensor):
+        return True
     tolerance = torch.finfo(alone.dtype).eps ** 0.5 if alone.is_floating_point() else 0
     return batch.shape == (1, *alone.shape) and torch.allclose(
         alone, batch[0], rtol=tolerance, atol=tolerance * alone.abs().amax().item(), equal_nan=True

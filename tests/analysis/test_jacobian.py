@@ -535,3 +535,9 @@ def test_a_point_taken_for_something_else_goes_through_a_batch_of_one():
     x = points(3, 32)
     expected = torch.stack([torch.autograd.functional.jacobian(lambda p: network(p[None])[0], p) for p in x])
     torch.testing.assert_close(jac.jacobian(network, x), expected)
+
+
+def test_a_module_that_knows_points_only_is_taken_at_its_word():
+    A = points(4, 3)
+    x = points(2, 3, seed=5)
+    torch.testing.assert_close(jac.jacobian(Apply(lambda p: A @ p), x), A.expand(2, 4, 3))
