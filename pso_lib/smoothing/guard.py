@@ -118,8 +118,9 @@ class Guard:
         self.skip_step, self.moments, self.optimizer, self.norm = skip_step, moments, optimizer, norm
         self.full_up_to, self.on_trigger = full_up_to, on_trigger
         self.trigger = Detector() if trigger is None else trigger
-        once = not isinstance(weights, Iterable) or isinstance(weights, str)
-        self._choice = weights if once else list(weights)
+        self._choice: Weights = weights
+        if isinstance(weights, Iterable) and not isinstance(weights, str):
+            self._choice = list(weights)  # it is asked more than once
         self._look_up()
         self._rehearse(seed)
         self.interventions: list[dict] = []
