@@ -3,7 +3,7 @@
 The companion library of the book *Folded Space: why very deep networks train*. Groups, each importing only from those
 above it (an import linter holds it):
 
-errors, modes, norms, plots, scale      what everybody uses
+errors, finite, modes, norms, plots, scale      what everybody uses
 nn            activations, layers, their starting weights, networks, a Transformer and a ConvNet
 exact         sympy: mirrors, hinges, regions, folds, origami (Kawasaki's condition)
 data          images and text, on the device once

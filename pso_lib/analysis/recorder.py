@@ -11,7 +11,6 @@ Path("run.json").write_text(recorder.to_json())
 
 import inspect
 import json
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -37,6 +36,7 @@ from pso_lib.errors import (
     require_outside_optimizer,
     require_positive_int,
 )
+from pso_lib.finite import finite_or_none
 from pso_lib.modes import evaluating
 from pso_lib.nn.weights import Matrix, Weights, as_matrix, chosen_matrices, chosen_weights, require_ranks
 
@@ -197,17 +197,17 @@ class Recorder:
         live = matrix.parameter.requires_grad  # a frozen one may have kept its last gradient
         G = as_matrix(W.grad.detach()) if live and W.grad is not None else None
         if G is not None and "gradient_norm" in wanted:
-            values["gradient_norm"] = _number(G.norm())
+            values["gradient_norm"] = finite_or_none(G.norm())
         M = as_matrix(W.detach())
         if not torch.isfinite(M).all() or not M.any():
             return values
         if "sje" in wanted and G is not None:
             with suppress(UndefinedError):  # a zero or non-finite gradient has no share: None
-                values["sje"] = _number(stable_jacobian_energy(M, G, k=self.k, denominator=self.denominator))
+                values["sje"] = finite_or_none(stable_jacobian_energy(M, G, k=self.k, denominator=self.denominator))
         if "stable_rank" in wanted or "top_singular_value" in wanted:
             s = torch.linalg.svdvals(M)
             read = {"stable_rank": spectrum_stable_rank(s), "top_singular_value": s[0]}
-            values.update({name: _number(value) for name, value in read.items() if name in wanted})
+            values.update({name: finite_or_none(value) for name, value in read.items() if name in wanted})
         return values
 
     def _ntk(self) -> float | None:
@@ -215,7 +215,9 @@ class Recorder:
         x, y = self.probe
         with suppress(UndefinedError):  # non-finite gradients: the run has exploded, and its record says so
             chosen = self._chosen
-            return _number(ntk_top_eigenvalue(self.model, self.loss, x, y, weights=lambda name, _: name in chosen))
+            return finite_or_none(
+                ntk_top_eigenvalue(self.model, self.loss, x, y, weights=lambda name, _: name in chosen)
+            )
         return None
 
     def _similarities(self) -> dict[str, float | None]:
@@ -233,7 +235,7 @@ class Recorder:
                         "T >= 2 tokens each. Name one between the embedding and the pooling, batch first."
                     )
                 h = h.detach()
-                values[name] = _number(token_similarity(h).mean()) if torch.isfinite(h).all() else None
+                values[name] = finite_or_none(token_similarity(h).mean()) if torch.isfinite(h).all() else None
 
             return hook
 
@@ -281,8 +283,3 @@ def _check_examples(model: nn.Module, probe) -> None:
         ) from None
     except ValueError:  # no signature to be had, as of compiled modules: the first look will tell
         pass
-
-
-def _number(value: Tensor | float) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None

@@ -1,12 +1,12 @@
 """What one kind of experiment brings. Journal, resuming, writing, validating and the command line are common to all."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pso_lib import data
 from pso_lib.data.text import Text, load_text
 from pso_lib.experiments.schema import Schema
+from pso_lib.finite import finite_or_none
 
 __all__ = ["Suite", "Sources", "Unit", "number"]
 
@@ -90,4 +90,5 @@ class Suite:
 
 def number(value: float | None, digits: int = 5) -> float | None:
     """To so many digits after the point; None where it is not finite, as JSON knows no other."""
-    return round(value, digits) if value is not None and math.isfinite(value) else None
+    finite = finite_or_none(value)
+    return None if finite is None else round(finite, digits)

@@ -39,6 +39,7 @@ from pso_lib.errors import (
     require_outside_optimizer,
     require_positive_int,
 )
+from pso_lib.finite import finite_or_none
 from pso_lib.nn.init import seeded
 from pso_lib.nn.weights import Matrix, Weights, as_matrix, chosen_matrices, require_ranks
 from pso_lib.smoothing.detector import Detector
@@ -154,9 +155,9 @@ class Guard:
         skipped = not finite or (self.skip_step and self.method != "watch")
         record = {
             "step": self.steps,
-            "norm": _number(norm),
-            "average": _number(self.trigger.average),
-            "reading": _number(reading),
+            "norm": finite_or_none(norm),
+            "average": finite_or_none(self.trigger.average),
+            "reading": finite_or_none(reading),
             "method": self.method,
             "skipped": skipped,
             "weights": smoothed,
@@ -245,8 +246,8 @@ class Guard:
             {
                 "name": name,
                 "k": plan.k,
-                "stable_rank_before": _number(plan.stable_rank_before),
-                "stable_rank_after": _number(plan.stable_rank_after),
+                "stable_rank_before": finite_or_none(plan.stable_rank_before),
+                "stable_rank_after": finite_or_none(plan.stable_rank_after),
             }
             for name, plan in plans.items()
             if plan.changed
@@ -274,10 +275,6 @@ def _forget(optimizer: torch.optim.Optimizer, W: nn.Parameter) -> None:
         state["step"].zero_()
     else:
         optimizer.state.pop(W, None)
-
-
-def _number(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _check_types(model, trigger, optimizer, on_trigger) -> None:

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils import clip_grad_norm_, parametrizations, parametrize
 
 from pso_lib.errors import checked, require_finite, require_number
+from pso_lib.finite import finite_or_none
 from pso_lib.nn.weights import hidden_matrices
 from pso_lib.train.optimizers import adamw, muon
 
@@ -66,7 +67,7 @@ class Clip:
         self.steps += 1
         norm = clip_grad_norm_(self.parameters, self.max_norm).item()
         if not norm <= self.max_norm:
-            self.interventions.append({"step": self.steps, "norm": _number(norm)})
+            self.interventions.append({"step": self.steps, "norm": finite_or_none(norm)})
         return True
 
 
@@ -242,7 +243,3 @@ BASELINES = {
 def _require_positive(argument: str, given: float) -> None:
     if not isinstance(given, numbers.Real) or not given > 0:
         raise ValueError(f"{argument} must be a number above 0, got {given!r}.")
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -40,13 +40,16 @@ def explosion(losses: Sequence[float], **options) -> int | None:
     return next((step for step, loss in enumerate(losses, start=1) if watch.update(loss)), None)
 
 
-@checked(but=("final_loss", "best"))
+@checked(but=("final_loss", "best"))  # neither need be finite
 def trains(final_loss: float | None, exploded: bool, best: float, margin: float = 0.1) -> bool:
     """Whether a run trained: it did not explode, and ended within ``margin`` (nats) of the best arm's final loss.
 
-    The second half is for stalls: at a large rate training mostly settles on a plateau, without a spike.
+    The second half is for stalls: at a large rate training mostly settles on a plateau, without a spike. ``best`` is
+    infinite where every arm exploded.
     """
     require_number("margin", margin, least=0)
+    if not isinstance(best, numbers.Real) or math.isnan(best):
+        raise ValueError(f"best must be a number, infinity where every arm exploded, got {best!r}.")
     if final_loss is None:
         return False
     if not isinstance(final_loss, numbers.Real):

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pso_lib.errors import checked, require_choice, require_number, require_positive, require_positive_int
+from pso_lib.finite import finite_or_none
 from pso_lib.nn.init import seeded
 from pso_lib.train.baselines import Baseline
 from pso_lib.train.failure import Explosion
@@ -82,12 +83,12 @@ class Run:
     @property
     def final_loss(self) -> float | None:
         """The validation loss at the end; None if it is not finite."""
-        return _number(self.validation.get("loss", math.nan))
+        return finite_or_none(self.validation.get("loss", math.nan))
 
     @property
     def last_loss(self) -> float | None:
         """The mean training loss of the last steps (50 by default); None if it is not finite."""
-        return _number(sum(self.losses[-self.last :]) / len(self.losses[-self.last :]))
+        return finite_or_none(sum(self.losses[-self.last :]) / len(self.losses[-self.last :]))
 
     @property
     def seconds(self) -> float:
@@ -253,12 +254,8 @@ def _clock(device: torch.device) -> Callable[[], float]:
     return clock
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _mean(values: list[float]) -> float | None:
-    mean = _number(sum(values) / len(values))
+    mean = finite_or_none(sum(values) / len(values))
     return None if mean is None else float(f"{mean:.5g}")
 
 
