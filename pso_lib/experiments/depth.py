@@ -134,10 +134,11 @@ def _train(
 ) -> list[History]:
     steps = max(1, round(epochs * (len(images.train_y) // plan.batch)))
     histories: dict[int, History] = {}
-    # One activation and one beta at a time: the engine trains networks of one shape.
+    # One activation, one beta and one h at a time: the engine trains networks of one shape.
     shapes: dict[tuple, list[int]] = {}
     for index, (arm, _, _) in enumerate(jobs):
-        shapes.setdefault((arm.activation, scale_of(arm, depth) if arm.layer == "B" else 0), []).append(index)
+        beta = scale_of(arm, depth) if arm.layer == "B" else 0
+        shapes.setdefault((arm.activation, beta, arm.hidden), []).append(index)
     together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
     for indices in shapes.values():
         for first in range(0, len(indices), together):

@@ -65,6 +65,7 @@ BASELINES = (
 _GRID = (3e-5, 1e-4, 3e-4, 1e-3)
 _DEPTHS = (5, 20, 50, 100, 200)
 _DRIFTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_FOLDS = (1, 4, 16, 64)  # a layer; with L layers of width n the budget is h L / n
 
 _full = {
     e.name: e
@@ -169,6 +170,18 @@ _full = {
             epochs=10,
             rates=_GRID,
         ),
+        Experiment(
+            "fold_budget",
+            "How many independent folds may a network spend, and what do they cost in learning rate?",
+            tuple(_fold(f"folds_{h}", "independent_folds", hidden=h) for h in _FOLDS)
+            + (_fold("shared_folds", "shared"),),
+            ("mnist",),
+            (50, 100, 200, 400),
+            seeds=3,
+            epochs=1,
+            rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+            choose_rate=False,
+        ),
     )
 }
 
@@ -190,6 +203,7 @@ def _smoke(e: Experiment) -> Experiment:
     """For the tests: digits, three small depths at most, a handful of steps."""
     depths = tuple(d for d in (3, 6, 9)[: len(e.depths)])
     arms = tuple(replace(arm, k=min(arm.k, 12)) if arm.k is not None else arm for arm in e.arms)
+    arms = tuple(replace(arm, hidden=min(arm.hidden, 16)) if arm.hidden is not None else arm for arm in arms)
     return replace(
         e,
         arms=arms,

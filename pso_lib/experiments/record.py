@@ -42,6 +42,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "results"
 FORMAT = "pso_lib experiment result"
 VERSION = 1
+YOUNGER = ("hidden",)
 
 _TOP = {"format": str, "version": int, "experiment": str, "scale": str, "configuration": dict, "provenance": dict}
 
@@ -57,7 +58,11 @@ def path_of(name: str, scale: str, folder: Path | None = None) -> Path:
 
 def configuration(experiment) -> dict:
     """The experiment as plain JSON data."""
-    return json.loads(json.dumps(asdict(experiment)))
+
+    def fields(items: list) -> dict:  # those younger than the first records are left out where they say nothing
+        return {key: value for key, value in items if key not in YOUNGER or value is not None}
+
+    return json.loads(json.dumps(asdict(experiment, dict_factory=fields)))
 
 
 def fingerprint(experiment) -> str:

@@ -20,7 +20,7 @@ class Start:
 
     Attributes:
         name: unique within an experiment; a key of ``plots.METHODS`` where the book has a style for it.
-        layer: "A", B^T sigma(Ax + b), or "B", x + beta B^T sigma(Ax + b). Both with square A and B, both trained.
+        layer: "A", B^T sigma(Ax + b), or "B", x + beta B^T sigma(Ax + b). A and B are both trained.
         init: "he", "xavier", "orthogonal", "looks_linear", "shared", "block", "projection", "independent_folds" or
             "drift" (Haar matrices that a share of ``drift`` turns away from one shared matrix), "zero_branch" (B = 0,
             the idea that Fixup, ReZero and SkipInit share, without their trained scalars).
@@ -29,6 +29,7 @@ class Start:
         activation: its name.
         ends: "orthogonal" or "default", the first and last affine layers.
         drift: 0 is shared, 1 independent.
+        hidden: rows of A and B; None for square ones.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Start:
     activation: str = "relu"
     ends: str = "orthogonal"
     drift: float = 0.0
+    hidden: int | None = None
 
 
 @checked
@@ -49,7 +51,9 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
     seed = require_positive_int("seed", seed, least=0)
     generator = init.seeded(seed)
     kind = {"A": "feedforward", "B": "residual"}[arm.layer]
-    layer_options: dict[str, Any] = {"beta": scale_of(arm, depth)} if arm.layer == "B" else {}
+    layer_options: dict[str, Any] = {"hidden": arm.hidden}
+    if arm.layer == "B":
+        layer_options["beta"] = scale_of(arm, depth)
     network = deep_network(
         depth,
         width,
@@ -84,7 +88,7 @@ def _drift(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None
 
 def _independent(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
     for layer in init.layers_of(network):
-        Q = init.haar(network.dim, network.dim, generator)
+        Q = init.haar(layer.hidden, layer.dim, generator)
         layer.set_weights(A=Q, B=Q, b=0.0)
 
 
