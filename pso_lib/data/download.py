@@ -17,9 +17,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pso_lib.errors import DataError
+from pso_lib.errors import DataError, nearest
 
-__all__ = ["data_root", "fetch_file", "obtain", "silence", "unpack"]
+__all__ = ["data_root", "fetch_file", "known_name", "obtain", "silence", "unpack"]
 
 PATIENCE = 8.0  # seconds to wait for the network's first answer; a download gets four times that to begin
 SLOWEST = 20_000  # bytes per second that a download must come by after that
@@ -31,6 +31,33 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     if given.is_file():
         raise DataError(f"the data root {given} is a file; give a folder as root= or in PSO_DATA.")
     return given
+
+
+def known_name(name, names: Sequence[str], is_there: Callable[[Path], bool], what: str) -> str | None:
+    """Which of ``names`` is meant, be it in capitals or without dashes; None for the path of a ``what`` that is there.
+
+    Raises:
+        DataError: a path with nothing there.
+        ValueError: neither a known name nor a path.
+        TypeError: not a string or path.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"name must be one of {names}, or a path, got {name!r}.")
+    for known in names if isinstance(name, str) else ():
+        if _bare(str(name)) == _bare(known):
+            return known
+    if str(name) and is_there(Path(name).expanduser()):
+        return None
+    if isinstance(name, os.PathLike) or os.sep in str(name):
+        raise DataError(f"{name} does not exist; give the path of a {what}, or one of {names}.")
+    raise ValueError(
+        f"name={name!r} is unknown, and nothing of this path exists; choose one of {', '.join(map(repr, names))}, or "
+        f"the path of a {what}.{nearest(name, names)}"
+    )
+
+
+def _bare(name: str) -> str:
+    return name.lower().translate(str.maketrans("", "", "-_ "))
 
 
 def obtain(

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from pso_lib.data.download import data_root
+from pso_lib.data.download import data_root, known_name
 from pso_lib.data.image_files import Raw, cut
 from pso_lib.data.image_sources import read_cifar10, read_digits, read_folder, read_mnist
-from pso_lib.errors import DataError, checked, nearest, require_int, require_positive_int, require_shape
+from pso_lib.errors import DataError, checked, require_int, require_positive_int, require_shape
 from pso_lib.scale import scale
 
 __all__ = ["NAMES", "Images", "for_scale", "load"]
@@ -179,19 +179,7 @@ def for_scale(name: str | os.PathLike = "mnist", **options) -> Images:
 
 def _key(name) -> str | None:
     """The known name meant by ``name``, or None for a path."""
-    if not isinstance(name, (str, os.PathLike)):
-        raise TypeError(f"name must be one of {NAMES}, or a path, got {name!r}.")
-    for known in NAMES:
-        if isinstance(name, str) and name.lower().replace("-", "").replace("_", "") == known.replace("-", ""):
-            return known
-    if not str(name) or not Path(name).expanduser().exists():
-        if isinstance(name, os.PathLike) or os.sep in str(name):
-            raise DataError(f"the folder {name} does not exist; give a folder of class folders, or one of {NAMES}.")
-        raise ValueError(
-            f"name={name!r} is unknown, and no folder of this path exists; choose one of "
-            f"{', '.join(map(repr, NAMES))}, or the path of a folder of class folders.{nearest(name, NAMES)}"
-        )
-    return None
+    return known_name(name, NAMES, Path.exists, "folder of class folders")
 
 
 def _limits(limit) -> tuple[int | None, int | None]:

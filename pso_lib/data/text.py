@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from pso_lib.data.download import data_root, fetch_file, obtain
-from pso_lib.errors import DataError, checked, device_of, nearest, require_positive_int
+from pso_lib.data.download import data_root, fetch_file, known_name, obtain
+from pso_lib.errors import DataError, checked, device_of, require_positive_int
 from pso_lib.scale import scale
 
 __all__ = ["TEXTS", "Text", "for_scale", "load_text"]
@@ -147,19 +147,7 @@ def for_scale(name: str | os.PathLike = "tinyshakespeare", **options) -> Text:
 
 def _key(name) -> str | None:
     """The known name meant by ``name``, or None for the path of a file."""
-    if not isinstance(name, (str, os.PathLike)):
-        raise TypeError(f"name must be one of {TEXTS}, or a path, got {name!r}.")
-    for known in TEXTS:
-        if isinstance(name, str) and name.lower().replace("-", "").replace("_", "").replace(" ", "") == known:
-            return known
-    if not str(name) or not Path(name).expanduser().is_file():
-        if isinstance(name, os.PathLike) or os.sep in str(name):
-            raise DataError(f"there is no file {name}; give the path of a text file, or one of {TEXTS}.")
-        raise ValueError(
-            f"name={name!r} is unknown, and no file of this path exists; choose one of "
-            f"{', '.join(map(repr, TEXTS))}, or the path of a text file.{nearest(name, TEXTS)}"
-        )
-    return None
+    return known_name(name, TEXTS, Path.is_file, "text file")
 
 
 def _tinyshakespeare(root: Path, allowed: bool) -> str:

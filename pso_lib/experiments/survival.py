@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from pso_lib.analysis.jacobian import jacobian
 from pso_lib.analysis.persistence import persistent_dimension
@@ -35,7 +34,8 @@ from pso_lib.nn.networks import DeepNetwork
 from pso_lib.nn.weights import hidden_matrices
 from pso_lib.train.baselines import Baseline, orthogonality
 from pso_lib.train.monitored import run as train
-from pso_lib.train.workloads import Workload
+from pso_lib.train.optimizers import fused
+from pso_lib.train.workloads import Workload, image_workload
 
 __all__ = ["PENALTIES", "SURVIVAL", "Survival", "distance", "measure", "names"]
 
@@ -236,36 +236,18 @@ def distance(model: nn.Module, first: dict[str, Tensor]) -> Tensor:
 
 
 def _workload(plan: Survival, start: Start, depth: int, images: Images) -> Workload:
-    """Training images in, batches drawn with replacement, the loss on the first 2,000 test images out."""
-    x, y = images.train_x, images.train_y
-    held_x, held_y = images.test_x[:2000], images.test_y[:2000]
-
-    def draw(generator) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(len(y), (plan.batch,), generator=generator, device="cpu").to(y.device)
-        return x[rows], y[rows]
-
-    def held_out(network) -> dict[str, float]:
-        logits = network(held_x)
-        right = (logits.argmax(-1) == held_y) & logits.isfinite().all(-1)
-        return {"loss": float(cross_entropy(logits, held_y)), "accuracy": float(right.double().mean())}
+    """Measured on the first 2,000 test images at once."""
+    x = images.train_x
 
     def make(generator) -> DeepNetwork:
         return build(start, depth, plan.width, x.shape[1], images.classes, generator.initial_seed(), device=x.device)
 
     name = f"{start.name} L={depth}"
-    return Workload(
-        name,
-        make,
-        draw,
-        lambda network, drawn: cross_entropy(network(drawn[0]), drawn[1]),
-        held_out,
-        f"{images.description}; {name}",
-        floor=0.1 * torch.tensor(float(images.classes)).log().item(),
-    )
+    return image_workload(name, images, make, batch=plan.batch, held_out=2000, kind=name, chunk=2000)
 
 
 def _adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    return fused(torch.optim.Adam, model.parameters(), lr=lr)
 
 
 def _baseline(plan: Survival, method: Regularised, first: dict[str, Tensor], seed: int) -> Baseline:

@@ -40,6 +40,7 @@ from pso_lib.nn.init import layers_of
 from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers
+from pso_lib.train.optimizers import require_betas
 from pso_lib.train.stacked import Adam, Buffers, Group, rule, views
 
 __all__ = ["Ensemble"]
@@ -341,8 +342,7 @@ def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
 
 
 def _check_adam(betas, eps) -> None:
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}; Adam's own are (0.9, 0.999).")
+    require_betas(betas)
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be a finite number, 0 or above, got {eps!r}; Adam's own is 1e-8.")
 

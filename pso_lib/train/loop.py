@@ -29,16 +29,10 @@ from pso_lib.errors import (
     require_positive_int,
 )
 from pso_lib.modes import evaluating, modes_kept
+from pso_lib.train.optimizers import BY_NAME, fused
 
-__all__ = ["History", "OPTIMIZERS", "accuracy", "train"]
+__all__ = ["History", "accuracy", "train"]
 
-OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-}
 LOOK = 25  # steps between two looks at whether the loss is still finite: one transfer each
 
 
@@ -88,7 +82,7 @@ def train(
         images: anything with train_x (N, d), train_y (N,), test_x, test_y; on the network's device.
         generator: draws the permutations; the global one if None. With it, and the same weights, a
             run repeats itself exactly on the same machine.
-        optimizer: a name in ``OPTIMIZERS``; ``options`` go to it (momentum=, weight_decay=, …).
+        optimizer: a name in ``pso_lib.train.optimizers.BY_NAME``; ``options`` go to it (momentum=, weight_decay=, …).
         eval_every: measure test accuracy at step 0, every so many steps, and at the end; None: at the end.
         at_eval: called as ``at_eval(step, network)`` at each of these, to look at the network.
         progress: show a tqdm bar.
@@ -195,8 +189,8 @@ def _bar(batches, steps: int, progress: bool):
 
 
 def _make_optimizer(network: nn.Module, name: str, lr: float, options: dict) -> torch.optim.Optimizer:
-    require_choice("optimizer", name, OPTIMIZERS)
-    make = OPTIMIZERS[name]
+    require_choice("optimizer", name, BY_NAME)
+    make = BY_NAME[name]
     known = [p for p in inspect.signature(make).parameters if p not in ("params", "lr", "self")]
     for option in options:
         if option not in known:
@@ -209,10 +203,7 @@ def _make_optimizer(network: nn.Module, name: str, lr: float, options: dict) -> 
     if not parameters:
         raise ValueError("network has no parameter to train; build one with weights, or unfreeze some.")
     if "fused" in known and not {"fused", "foreach", "differentiable"} & options.keys():
-        try:  # one kernel for all weights: a deep narrow network has hundreds of small ones
-            return make(parameters, lr=lr, fused=True, **options)
-        except RuntimeError:  # not on this device, dtype or version of torch
-            pass
+        return fused(make, parameters, lr=lr, **options)
     return make(parameters, lr=lr, **options)
 
 

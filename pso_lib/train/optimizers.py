@@ -1,8 +1,8 @@
-"""The optimisers of the experiments on instability, each built from a model and a rate: AdamW, SGD, Muon."""
+"""Optimisers: torch's own by name, and those of the experiments on instability, each built from a model and a rate."""
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from pso_lib.errors import checked, require_positive
 from pso_lib.nn.weights import gains, hidden_matrices
 
-__all__ = ["OPTIMIZERS", "ChainedOptimizer", "adamw", "muon", "sgd"]
+__all__ = ["BY_NAME", "OPTIMIZERS", "ChainedOptimizer", "adamw", "fused", "muon", "require_betas", "sgd"]
 
 
 @checked
@@ -37,10 +37,17 @@ def _adamw(model: nn.Module, parameters: list[nn.Parameter], lr: float, betas, w
         {"params": [p for p in parameters if id(p) in no_matrices], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    return fused(torch.optim.AdamW, groups, lr=lr, betas=betas, weight_decay=weight_decay)
+
+
+def fused(make: Callable[..., torch.optim.Optimizer], parameters: Iterable, **options) -> torch.optim.Optimizer:
+    """The optimiser with one kernel for all weights (a deep narrow network has hundreds of small ones), or, where
+    device, dtype or version of torch have none, as it is."""
+    parameters = list(parameters)
     try:
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
-    except RuntimeError:  # not on this device or version of torch
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+        return make(parameters, fused=True, **options)
+    except RuntimeError:
+        return make(parameters, **options)
 
 
 def _refuse_sparse(model: nn.Module, parameters: list[nn.Parameter]) -> None:
@@ -62,19 +69,39 @@ def sgd(model: nn.Module, lr: float, *, momentum: float = 0.9) -> torch.optim.Op
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
 
 
-# those that a method may be added to
+BY_NAME: dict[str, Callable[..., torch.optim.Optimizer]] = {  # torch's, with its defaults: what ``train`` takes
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+}
+# the book's, with its own: those of unstable training that a method may be added to
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
 
 
 def _check(lr: float, *, betas=(0.9, 0.95), weight_decay: float = 0.0, momentum: float = 0.0) -> None:
     """Torch looks at the defaults of an optimiser, not at those of its groups."""
     require_positive("lr", lr)
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}.")
+    require_betas(betas)
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be a finite number, 0 or above, got {weight_decay!r}.")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must lie in [0, 1), got {momentum!r}.")
+
+
+def require_betas(betas) -> None:
+    """Raise ``ValueError`` unless ``betas`` are two numbers from 0 up to, not including, 1."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}; Adam's own are (0.9, 0.999).")
+
+
+def _loss_of(closure: Callable | None):
+    """What ``closure``, which computes gradients, returns."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 class ChainedOptimizer(torch.optim.Optimizer):
@@ -112,10 +139,7 @@ class ChainedOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
         """One step of each. ``closure`` is called once, before."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _loss_of(closure)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss
@@ -201,10 +225,7 @@ class _Flat(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
         """One step of all kernels that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _loss_of(closure)
         self.inner.param_groups[0].update({k: v for k, v in self.param_groups[0].items() if k != "params"})
         self.inner.state.clear()
         for kernel, flat in self.pairs:

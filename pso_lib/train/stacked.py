@@ -54,33 +54,28 @@ def rule(activation: Activation) -> Rule:
                 lambda d, z, s: _aten.leaky_relu_backward.grad_input(d, z, left, False, grad_input=d),
                 False,
             )
-    function = activation._function if type(activation) is Smooth else None
-    if function is torch.tanh:
-        return Rule(
-            "tanh",
-            lambda z, s: z.tanh_(),
-            lambda d, z, s: _aten.tanh_backward.grad_input(d, s, grad_input=d),
-            True,
-        )
-    if function is functional.gelu:
-        return Rule(
-            "gelu",
-            lambda z, s: _aten.gelu.out(z, out=s),
-            lambda d, z, s: _aten.gelu_backward.grad_input(d, z, grad_input=d),
-            False,
-        )
-    if function is functional.silu:
-        return Rule(
-            "silu",
-            lambda z, s: _aten.silu.out(z, out=s),
-            lambda d, z, s: _aten.silu_backward.grad_input(d, z, grad_input=d),
-            False,
-        )
+    if type(activation) is Smooth and activation._function in _SMOOTH:
+        return _SMOOTH[activation._function]
     name = getattr(activation, "name", type(activation).__name__)
     raise ValueError(
         f"activation {name!r} has no kernels here; use relu, leaky_relu, abs, tanh, gelu or silu, or train the "
         "networks one by one with training.train."
     )
+
+
+def _from_input(name: str) -> Rule:
+    """A smooth activation whose derivative torch takes at z."""
+    forward, backward = getattr(_aten, name).out, getattr(_aten, f"{name}_backward").grad_input
+    return Rule(name, lambda z, s: forward(z, out=s), lambda d, z, s: backward(d, z, grad_input=d), False)
+
+
+_SMOOTH: dict[Callable, Rule] = {
+    torch.tanh: Rule(
+        "tanh", lambda z, s: z.tanh_(), lambda d, z, s: _aten.tanh_backward.grad_input(d, s, grad_input=d), True
+    ),
+    functional.gelu: _from_input("gelu"),
+    functional.silu: _from_input("silu"),
+}
 
 
 class Buffers:

@@ -28,7 +28,7 @@ from pso_lib.nn.init import seeded
 from pso_lib.nn.networks import plain_network
 from pso_lib.nn.transformer import GPT, next_token_loss
 
-__all__ = ["Workload", "cnn_workload", "mlp_workload", "transformer_workload"]
+__all__ = ["Workload", "cnn_workload", "image_workload", "mlp_workload", "transformer_workload"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,8 @@ def mlp_workload(
         return plain_network(depth, width, inputs=inputs, classes=classes, generator=generator, **more)
 
     kind = f"MLP, {depth} layers of width {width}"
-    return _image_workload("mlp", images, build, batch, held_out, kind, ("start", "activation", "ends"))
+    options_of = ("start", "activation", "ends")
+    return image_workload("mlp", images, build, batch=batch, held_out=held_out, kind=kind, options=options_of)
 
 
 @checked
@@ -158,10 +159,22 @@ def cnn_workload(
 
     norm = options.get("norm", "group")
     kind = f"residual CNN, {blocks} blocks of {width} channels, " + (f"{norm} norm" if norm != "none" else "no norm")
-    return _image_workload("cnn", images, build, batch, held_out, kind, ("norm",))
+    return image_workload("cnn", images, build, batch=batch, held_out=held_out, kind=kind, options=("norm",))
 
 
-def _image_workload(name: str, images: Images, build, batch: int, held_out: int, kind: str, options) -> Workload:
+def image_workload(
+    name: str,
+    images: Images,
+    build: Callable[..., nn.Module],
+    *,
+    batch: int,
+    held_out: int,
+    kind: str,
+    options: tuple[str, ...] = (),
+    chunk: int = 256,
+) -> Workload:
+    """Networks that classify images (N, d): batches drawn with replacement, measured on the first ``held_out`` test
+    images, ``chunk`` at a time. ``kind``: the network in words. Other arguments as in ``Workload``."""
     batch, held_out = require_positive_int("batch", batch), require_positive_int("held_out", held_out)
     x, y = images.train_x, images.train_y
     for part in ("train", "test"):
@@ -177,7 +190,7 @@ def _image_workload(name: str, images: Images, build, batch: int, held_out: int,
         return x[rows], y[rows]
 
     def measure(model) -> dict[str, float]:
-        logits = torch.cat([model(part) for part in test_x.split(256)])
+        logits = torch.cat([model(part) for part in test_x.split(chunk)])
         right = (logits.argmax(-1) == test_y) & logits.isfinite().all(-1)
         return {"loss": float(cross_entropy(logits, test_y)), "accuracy": float(right.double().mean())}
 

@@ -96,7 +96,7 @@ def test_unknown_names(tmp_path):
         load_text("tinyshakespear")
     with pytest.raises(ValueError, match="choose one of 'tinyshakespeare', 'topics', or the path"):
         load_text("zzz")
-    with pytest.raises(DataError, match="there is no file"):
+    with pytest.raises(DataError, match="does not exist; give the path of a text file"):
         load_text(tmp_path / "absent.txt")
 
 
