@@ -7,7 +7,7 @@ import sympy as sp
 import torch
 from exact_draws import TOLERANCE, matrix, rational, rotation
 
-from pso_lib.exact.arrangement import arrangement, facet_cells
+from pso_lib.exact.arrangement import arrangement
 from pso_lib.exact.hinges import affine_on, from_torch, hinged_layer, layer_conditions
 from pso_lib.exact.regions import facets, regions
 from pso_lib.exact.symbolic import (
@@ -397,28 +397,3 @@ def test_float_regions_of_a_wide_lifted_torch_network(activation):
     centres = torch.tensor([region.centre for region in found], dtype=torch.float64)
     slopes = torch.func.vmap(torch.func.jacrev(lambda p: network(W @ p + w)))(centres).detach()
     torch.testing.assert_close(slopes, torch.stack([torch.tensor(r.J) for r in found]), rtol=0, atol=1e-10)
-
-
-# ---------------------------------------------------------------- cells
-
-
-def test_cells_of_hyperplanes_in_general_position():
-    source = random.Random(0)
-    for n, m in ((1, 4), (2, 5), (3, 4), (4, 4)):
-        normals = [matrix(source, n, 1) + sp.Rational(1, 11) * sp.ones(n, 1) for _ in range(m)]
-        offsets = [rational(source) for _ in range(m)]
-        cells = arrangement(normals, offsets)
-        assert len(cells) == sum(sp.binomial(m, k) for k in range(n + 1))  # Schläfli
-        for cell in cells:
-            heights = [(a.T * cell.point)[0] + b for a, b in zip(normals, offsets, strict=True)]
-            assert tuple(sign(h) for h in heights) == cell.signs
-        for cell in facet_cells(normals, offsets, 1):
-            heights = [(a.T * cell.point)[0] + b for a, b in zip(normals, offsets, strict=True)]
-            assert tuple(sign(h) for h in heights) == cell.signs and cell.signs[1] == 0
-
-
-def test_cells_of_parallel_coincident_and_concurrent_lines():
-    assert len(arrangement([[1, 0], [1, 0], [0, 1]], [0, 1, 0])) == 6
-    assert len(arrangement([[1, 0], [2, 0], [0, 1]])) == 4
-    assert len(arrangement([[1, 0], [0, 1], [1, 1], [1, -1]])) == 8
-    assert len(arrangement([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])) == 12

@@ -239,15 +239,6 @@ def test_a_unit_without_all_its_runs_is_not_accepted(tmp_path, change, words):
         run(tiny(), "smoke", folder=tmp_path, progress=quiet)
 
 
-@pytest.mark.parametrize("name", ["depth", "learning_rate", "pss_controls", "rescue", "survival"])
-def test_units_have_the_runs_that_the_configuration_implies(name):
-    for scale in ("smoke", "quick", "full"):
-        plan = experiment(name, scale)
-        kind = suite_of(plan)
-        implied = kind.schema.implied(record.configuration(plan))
-        assert sum(kind.size(plan, unit) for unit in kind.units(plan)) == len(implied) == len(set(implied))
-
-
 # ----------------------------------------------------------------------------------- results that lack
 
 
