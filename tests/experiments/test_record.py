@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pso_lib.experiments import ResultError, experiment, live, load, record, run, runner
+from pso_lib.experiments import ResultError, experiment, load, record, run
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.record import Journal, path_of
 from pso_lib.experiments.registry import suite_of
@@ -165,24 +165,6 @@ def test_without_locks_a_journal_is_a_journal_all_the_same(tmp_path, monkeypatch
         assert fourth.units.keys() == {"w"}
         fourth.finish()
     assert run(tiny(), "smoke", folder=tmp_path, progress=quiet)["runs"] == recorded[1]["runs"]
-
-
-def test_what_is_left_is_told_from_what_it_took(tmp_path, monkeypatch):
-    """Four units; a unit's work is as its depth, 2, 2, 3, 3 times 1; each takes 10 s a unit of depth."""
-    plan, clock = tiny(), [0.0]
-    kind = type(suite_of(plan))
-    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
-    real = kind.run_unit
-
-    def take(self, plan, unit, *rest):
-        clock[0] += 10.0 * unit.what[2]
-        return real(self, plan, unit, *rest)
-
-    monkeypatch.setattr(kind, "run_unit", take)
-    lines = []
-    run(plan, "smoke", folder=tmp_path, progress=lines.append)
-    assert lines[0].endswith("20 s; 20 % done, about 1 min 20 s left")
-    assert lines[2].endswith("30 s; 70 % done, about 0 min 30 s left")
 
 
 def test_a_cut_line_is_dropped_and_the_next_one_is_whole(tmp_path):
@@ -354,28 +336,7 @@ def test_numpys_numbers_may_change_a_plan(tmp_path):
     assert load("depth", "smoke", tmp_path) == json.loads(json.dumps(result))
 
 
-def test_a_live_run_checks_its_device():
-    with pytest.raises(ValueError, match="device='foo'"):
-        live(tiny(), device="foo")
-
-
 # --------------------------------------------------------------------------------- provenance, weight
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def test_the_commit_is_that_of_the_librarys_own_checkout(tmp_path):
-    """Not of a project that holds the environment in which the library is installed."""
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "somebody's project")
-    installed = tmp_path / "venv" / "site-packages"
-    installed.mkdir(parents=True)
-    assert runner._commit(installed) == "unknown" and runner._commit(tmp_path / "absent") == "unknown"
-    assert runner._commit(tmp_path) == git(tmp_path, "rev-parse", "HEAD")
 
 
 def test_reading_a_record_imports_neither_torch_nor_sympy():
