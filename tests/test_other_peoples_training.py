@@ -573,9 +573,21 @@ class HeadReplaced(Training):
 
 class FrozenLater(Training):
     matrices = {"layers.1.weight": 1, "layers.3.weight": 1, "head.weight": 1}
+    stale = False
 
     def later(self, optimizer):
         self.model.stem.requires_grad_(False)
+
+    def backward(self):
+        """What is frozen keeps its last gradient, as nobody zeroes it: torch would step on it, a tool must not look."""
+        last = [p.grad for p in self.model.parameters()]
+        super().backward()
+        for p, grad in zip(self.model.parameters(), last, strict=True):
+            p.grad = grad if self.stale and not p.requires_grad else p.grad
+
+    def guard(self):
+        self.stale = True
+        return super().guard()
 
     def looked_at(self):
         return {"stem.weight": None} | self.gradients()
