@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from pso_lib.errors import checked
+from pso_lib.errors import checked, require_positive_int
 from pso_lib.exact.folds import FoldedMap
 from pso_lib.exact.symbolic import (
     exact_matrix,
@@ -110,7 +110,7 @@ def kawasaki_equation(m: int) -> tuple[tuple[sp.Symbol, ...], sp.Expr]:
         The angles t_1 … t_m, and e_1 . R_2 … R_m e_1 - 1, which must vanish. For even m it is
         -cos(2 S) - 1, S the alternating sum; for odd m cos(2 S') - 1, S' = (t_3 - t_2) + (t_5 - t_4) + ….
     """
-    angles = sp.symbols(f"t1:{m + 1}", real=True)
+    angles = sp.symbols(f"t1:{require_positive_int('m', m) + 1}", real=True)
     normal = unit_normal(angles[0])
     return angles, tidy((normal.T * _turn(angles[1:]) * normal)[0] - 1)
 
@@ -121,7 +121,7 @@ def paper_condition(m: int) -> tuple[tuple[sp.Symbol, ...], sp.Matrix]:
 
     It vanishes for every odd m. A layer asks for more, see :func:`kawasaki_equation`.
     """
-    angles = sp.symbols(f"t1:{m + 1}", real=True)
+    angles = sp.symbols(f"t1:{require_positive_int('m', m) + 1}", real=True)
     half = _turn(angles)
     return angles, (half * half - sp.eye(2)).applyfunc(tidy)
 

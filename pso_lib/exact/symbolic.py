@@ -187,6 +187,8 @@ def jacobian_conditions(J) -> list[sp.Expr]:
 def _slopes(slopes) -> tuple[sp.Expr, ...]:
     if isinstance(slopes, PiecewiseAffine):
         slopes = slopes.slopes
+    if isinstance(slopes, str) or not isinstance(slopes, Iterable):
+        raise ValueError(f"slopes must be a list of numbers or symbols, or a PiecewiseAffine, got {slopes!r}.")
     return tuple(dict.fromkeys(exact_matrix("slopes", list(slopes))))
 
 

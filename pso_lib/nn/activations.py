@@ -38,11 +38,20 @@ def _exact(argument: str, number) -> sp.Expr:
     if isinstance(number, (list, tuple, bool)) or number is None:
         raise ValueError(f"{argument} must be a real number, got {number!r}; give an int, '1/2', or a sympy number.")
     # sympify's own rational=True reads strings alone: a Python float would stay a float.
-    number = sp.sympify(repr(float(number)) if isinstance(number, float) else number, rational=True)
+    try:
+        number = sp.sympify(repr(float(number)) if isinstance(number, float) else number, rational=True)
+    except sp.SympifyError as error:
+        raise ValueError(f"{argument} must be a real number; {error}") from None
     number = sp.nsimplify(number, rational=True) if number.has(sp.Float) else number
     if not number.is_number or not number.is_real:
         raise ValueError(f"{argument} must be a real number, got {number!r}; give an int, '1/2', or a sympy number.")
     return number
+
+
+def _several(argument: str, numbers) -> tuple:
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        raise TypeError(f"{argument} must be a list of numbers, got {numbers!r}.")
+    return tuple(numbers)
 
 
 def nearest_kink_offset(z: torch.Tensor, kinks: tuple[float, ...]) -> torch.Tensor:
@@ -92,11 +101,8 @@ class PiecewiseAffine(Activation):
 
     def __init__(self, name: str, kinks, slopes, at_zero=0):
         super().__init__(name)
-        for argument, numbers in (("kinks", kinks), ("slopes", slopes)):
-            if isinstance(numbers, str) or not isinstance(numbers, Iterable):
-                raise TypeError(f"{argument} must be a list of numbers, got {numbers!r}.")
-        self.kinks = tuple(_exact("kinks", k) for k in kinks)
-        self.slopes = tuple(_exact("slopes", s) for s in slopes)
+        self.kinks = tuple(_exact("kinks", k) for k in _several("kinks", kinks))
+        self.slopes = tuple(_exact("slopes", s) for s in _several("slopes", slopes))
         if len(self.slopes) != len(self.kinks) + 1:
             raise ValueError(
                 f"slopes has {len(self.slopes)} entries for {len(self.kinks)} kinks; give one slope more "
@@ -220,7 +226,7 @@ def relu() -> PiecewiseAffine:
 
 def leaky_relu(slope="1/10") -> PiecewiseAffine:
     """z for z > 0, else ``slope`` z. The slope is read as an exact rational."""
-    return PiecewiseAffine("leaky_relu", [0], [slope, 1])
+    return PiecewiseAffine("leaky_relu", [0], [_exact("slope", slope), 1])
 
 
 def absolute() -> PiecewiseAffine:
@@ -230,7 +236,7 @@ def absolute() -> PiecewiseAffine:
 
 def zigzag(kinks=(-1, 1)) -> PiecewiseAffine:
     """A function whose slope alternates between 1 and -1 at the given kinks, zero at z = 0."""
-    kinks = tuple(kinks)
+    kinks = _several("kinks", kinks)
     return PiecewiseAffine("zigzag", kinks, [(-1) ** i for i in range(len(kinks) + 1)])
 
 
