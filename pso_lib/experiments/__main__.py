@@ -8,8 +8,7 @@ from pso_lib.data import DataError
 from pso_lib.experiments import ResultError, experiment, load, names, run
 from pso_lib.experiments.record import RESULTS, path_of
 from pso_lib.experiments.registry import suite_named
-
-SCALES = ("smoke", "quick", "full")
+from pso_lib.scale import SCALES
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from pso_lib.errors import require_choice
 from pso_lib.experiments.starts import Start
+from pso_lib.scale import SCALES
 
 __all__ = ["Experiment", "experiment", "names"]
 
@@ -231,5 +232,5 @@ def experiment(name: str, scale: str = "full") -> Experiment:
         ValueError: unknown name or scale; the text lists the known ones.
     """
     require_choice("experiment", name, _full)
-    require_choice("scale", scale, ("smoke", "quick", "full"))
+    require_choice("scale", scale, SCALES)
     return {"smoke": _smoke, "quick": _quick, "full": lambda e: e}[scale](_full[name])

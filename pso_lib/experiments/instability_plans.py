@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pso_lib.errors import require_choice
 from pso_lib.experiments.methods import APART, BASELINE_METHODS, CHOICES, CONTROLS, SMOOTHINGS, Method, sensitivity
 from pso_lib.experiments.schema import methods_fit
+from pso_lib.scale import SCALES
 
 __all__ = ["Instability", "WorkloadPlan", "experiment", "names"]
 
@@ -261,5 +262,5 @@ def names() -> list[str]:
 def experiment(name: str, scale: str = "full") -> Instability:
     """The experiment of that name at a scale. Raises ``ValueError`` for an unknown one."""
     require_choice("experiment", name, _full)
-    require_choice("scale", scale, ("smoke", "quick", "full"))
+    require_choice("scale", scale, SCALES)
     return {"smoke": _smoke, "quick": _quick, "full": lambda e: e}[scale](_full[name])

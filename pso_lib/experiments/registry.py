@@ -6,6 +6,7 @@ from pso_lib.experiments.instability import INSTABILITY
 from pso_lib.experiments.record import schema_of
 from pso_lib.experiments.suite import Suite
 from pso_lib.experiments.survival import SURVIVAL
+from pso_lib.scale import SCALES
 
 __all__ = ["SUITES", "experiment", "suite_named", "suite_of", "names"]
 
@@ -24,7 +25,7 @@ def experiment(name: str, scale: str = "full"):
         ValueError: unknown name or scale; the text lists the known ones.
     """
     require_choice("experiment", name, names())
-    require_choice("scale", scale, ("smoke", "quick", "full"))
+    require_choice("scale", scale, SCALES)
     return next(kind for kind in SUITES.values() if name in kind.names()).experiment(name, scale)
 
 

@@ -32,6 +32,7 @@ from pso_lib.experiments.starts import build
 from pso_lib.experiments.suite import Sources, Suite, Unit
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.nn.weights import hidden_matrices
+from pso_lib.scale import SCALES
 from pso_lib.train.baselines import Baseline, orthogonality
 from pso_lib.train.monitored import run as train
 from pso_lib.train.optimizers import fused
@@ -119,7 +120,7 @@ def names() -> list[str]:
 def experiment(name: str, scale: str = "full") -> Survival:
     """At ``quick``: two starts, 20 layers, one rate, one seed, 150 steps."""
     require_choice("experiment", name, names())
-    require_choice("scale", scale, ("smoke", "quick", "full"))
+    require_choice("scale", scale, SCALES)
     if scale == "full":
         return _FULL
     if scale == "quick":

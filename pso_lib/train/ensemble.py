@@ -39,7 +39,7 @@ from pso_lib.errors import (
 from pso_lib.nn.init import layers_of
 from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import DeepNetwork
-from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers
+from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers, hits
 from pso_lib.train.optimizers import require_betas
 from pso_lib.train.stacked import Adam, Buffers, Group, rule, views
 
@@ -170,8 +170,7 @@ class Ensemble:
         chunk = require_positive_int("chunk", chunk)
         right = torch.zeros(len(self), dtype=torch.float64, device=x.device)
         for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
-            logits = self.logits(rows)
-            right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum(-1)
+            right += hits(self.logits(rows), labels).sum(-1)
         return right / len(y)
 
     @checked

@@ -31,7 +31,7 @@ from pso_lib.errors import (
 from pso_lib.modes import evaluating, modes_kept
 from pso_lib.train.optimizers import BY_NAME, fused
 
-__all__ = ["History", "accuracy", "train"]
+__all__ = ["History", "accuracy", "hits", "train"]
 
 LOOK = 25  # steps between two looks at whether the loss is still finite: one transfer each
 
@@ -157,8 +157,13 @@ def accuracy(network: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int
         for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
             logits = network(rows)
             _check_logits(logits, rows, most + 1)
-            right += ((logits.argmax(-1) == labels) & ~logits.isnan().any(-1)).sum()
+            right += hits(logits, labels).sum()
     return int(right) / len(y)
+
+
+def hits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether the largest of the logits (…, classes) is at the label (…,); not where one is NaN."""
+    return (logits.argmax(-1) == labels) & ~logits.isnan().any(-1)
 
 
 def _check_logits(logits: torch.Tensor, x: torch.Tensor, classes: int) -> None:

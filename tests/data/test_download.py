@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pso_lib.data import download, text
-from pso_lib.data.download import fetch_file
+from pso_lib.data.download import fetch_file, known_name
 from pso_lib.data.text import load_text
 from pso_lib.errors import DataError
 
@@ -148,3 +148,20 @@ def test_many_at_once(play, tmp_path):
         found = list(pool.map(lambda _: load_text().description, range(18)))
     assert found == ["Tiny Shakespeare, 126/14 characters"] * 18
     assert everything_under(tmp_path / "root") == ["tinyshakespeare/input.txt"]
+
+
+def test_a_known_name_however_written_or_a_path_that_is_there(tmp_path):
+    names = ("fashion-mnist", "digits")
+    for written in ("fashion-mnist", "FashionMNIST", "fashion_mnist", "Fashion MNIST"):
+        assert known_name(written, names, Path.exists, "folder") == "fashion-mnist"
+    assert known_name(tmp_path, names, Path.exists, "folder") is None
+    assert known_name(str(tmp_path), names, Path.is_dir, "folder") is None
+    for path in (tmp_path / "digits", f"{tmp_path}/digits"):
+        with pytest.raises(DataError, match="digits does not exist; give the path of a folder, or one of"):
+            known_name(path, names, Path.exists, "folder")
+    with pytest.raises(DataError):
+        known_name(tmp_path, names, Path.is_file, "file")
+    with pytest.raises(ValueError, match="unknown.*Did you mean 'digits'"):
+        known_name("digitz", names, Path.exists, "folder")
+    with pytest.raises(TypeError, match="got 5"):
+        known_name(5, names, Path.exists, "folder")

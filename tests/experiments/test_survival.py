@@ -12,6 +12,9 @@ from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.registry import suite_of
 from pso_lib.experiments.starts import build
 from pso_lib.experiments.survival import distance, measure
+from pso_lib.nn.init import seeded
+from pso_lib.nn.layers import FeedForward
+from pso_lib.nn.networks import DeepNetwork
 from pso_lib.nn.weights import hidden_matrices
 
 
@@ -108,3 +111,12 @@ def test_show(recorded, capsys):
     assert main(["show", "survival", "--scale", "smoke", "--out", str(recorded[0])]) == 0
     shown = capsys.readouterr().out
     assert "softened_count" in shown and "shared 3 0.001 orthogonality" in shown
+
+
+def test_a_network_without_a_lift_is_measured_at_its_own_inputs():
+    network = DeepNetwork(
+        [FeedForward(6, orthogonal="start", dtype=torch.float64, generator=seeded(i)) for i in (0, 1)]
+    )
+    lifted = DeepNetwork(network.layers, lift=torch.nn.Identity())
+    x = torch.randn(3, 6, generator=seeded(2), dtype=torch.float64)
+    assert measure(network, x) == measure(lifted, x)

@@ -12,7 +12,7 @@ from pso_lib.nn.convnet import ConvNet
 from pso_lib.nn.init import seeded
 from pso_lib.nn.transformer import GPT
 from pso_lib.nn.weights import hidden_matrices
-from pso_lib.train.optimizers import ChainedOptimizer, adamw, muon, sgd
+from pso_lib.train.optimizers import ChainedOptimizer, adamw, fused, muon, sgd
 from pso_lib.train.workloads import cnn_workload, mlp_workload
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no torch.optim.Muon")
@@ -212,3 +212,16 @@ def test_without_muon_the_error_says_so(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(RuntimeError, match="install 2.9 or later"):
         muon(transformer(), 0.01)
+
+
+def test_a_fused_optimiser_where_there_is_one_and_the_plain_one_elsewhere():
+    weights = [nn.Parameter(torch.ones(3))]
+    assert fused(torch.optim.Adam, iter(weights), lr=0.1).defaults["fused"]
+
+    def without_fused(parameters, **options):
+        if options.get("fused"):
+            raise RuntimeError("not on this device")
+        return torch.optim.Adam(parameters, **options)
+
+    plain = fused(without_fused, iter(weights), lr=0.1)
+    assert not plain.defaults["fused"] and plain.param_groups[0]["params"] == weights

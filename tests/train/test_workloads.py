@@ -11,7 +11,7 @@ from pso_lib.data.text import load_text
 from pso_lib.nn.convnet import ConvNet
 from pso_lib.nn.init import seeded
 from pso_lib.nn.weights import hidden_matrices
-from pso_lib.train.workloads import cnn_workload, mlp_workload, transformer_workload
+from pso_lib.train.workloads import cnn_workload, image_workload, mlp_workload, transformer_workload
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,27 @@ def test_wrong_dtypes_and_generators_are_named(tasks):
     for task in tasks.values():
         with pytest.raises(TypeError, match=r"generator must be a torch.Generator or None, got 0"):
             task.batch(0)
+
+
+def test_a_workload_on_images_is_the_plain_loop():
+    """Batches drawn with replacement; loss and accuracy of the first held-out images, a row with an infinity wrong."""
+    images = load("digits")
+
+    def build(generator) -> torch.nn.Linear:
+        layer = torch.nn.Linear(64, 10)
+        torch.nn.init.normal_(layer.weight, generator=generator)
+        return layer
+
+    task = image_workload("linear", images, build, batch=8, held_out=50, kind="a linear map", chunk=7)
+    model = task.model(3)
+    rows = torch.randint(len(images.train_y), (8,), generator=seeded(5))
+    x, y = task.batch(seeded(5))
+    assert torch.equal(x, images.train_x[rows]) and torch.equal(y, images.train_y[rows])
+    logits = model(images.test_x[:50])
+    by_hand = [-row.log_softmax(0)[label].item() for row, label in zip(logits, images.test_y[:50], strict=True)]
+    found = task.evaluate(model)
+    assert found["loss"] == pytest.approx(sum(by_hand) / 50, rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == images.test_y[:50]).double().mean().item())
+    assert task.floor == pytest.approx(0.1 * math.log(10))
+    model.bias.data[0] = math.inf
+    assert task.evaluate(model)["accuracy"] == 0
