@@ -812,13 +812,13 @@ LEFT_OUT = {
     "parts of a network": ("Attention Block MLP ConvBlock SigmaReparam"),
     "steps inside a function that has checked": (
         "lies_on_kink lacks_vmap module_of named_dtypes of_points plain_attention plain_kernels row_jacobians "
-        "uncompiled finite_or_none fused image_workload evaluating modes_kept building gains as_matrix "
+        "uncompiled finite_or_none fused hits image_workload evaluating modes_kept building gains as_matrix "
         "nearest_kink_offset top_singular_value careful_norm dense norm_on_device Adam Buffers Group rule "
         "views facet_cells activation_hinges affine_on layer_conditions pattern_of facets exact_number "
         "exact_planes in_order jacobian_conditions scalar_conditions sign tidy"
     ),
     "files and downloads, tested with damaged ones": (
-        "data_root fetch_file obtain silence unpack balanced class_folders cut read_pictures read_cifar10 "
+        "known_name data_root fetch_file obtain silence unpack balanced class_folders cut read_pictures read_cifar10 "
         "read_digits read_folder read_mnist for_scale"
     ),
     "run and read experiments: names and records, tested with wrong ones": (

@@ -233,6 +233,8 @@ def _walk(Q, normals, offsets, start) -> list[tuple[sp.Matrix, int]]:
         if start is None:
             raise ValueError("no point is on the negative side of every crease; name a start point.")
     start = exact_matrix("start", start)
+    if start.shape != (Q.cols, 1):
+        raise ValueError(f"start has shape {start.shape}; it must be a point, {Q.cols} numbers.")
     heights = [tidy((a.T * start)[0] + b) for a, b in zip(normals, offsets, strict=True)]
     if any(sign(h) == 0 for h in heights):
         raise ValueError(f"start={list(start)} lies on a crease; choose a point inside a region.")

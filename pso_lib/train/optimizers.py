@@ -118,6 +118,9 @@ class ChainedOptimizer(torch.optim.Optimizer):
         if not optimizers:
             raise ValueError("give at least one optimiser.")
         for optimizer in optimizers:
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise TypeError(f"optimizers must be torch optimisers, got {optimizer!r}.")
+        for optimizer in optimizers:
             closure = inspect.signature(optimizer.step).parameters.get("closure")
             if closure is not None and closure.default is closure.empty:
                 raise ValueError(
