@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pso_lib.data import DataError
 from pso_lib.experiments import ResultError, experiment, load, names, run
-from pso_lib.experiments.record import RESULTS, path_of
+from pso_lib.experiments.record import RESULTS, recorded_path
 from pso_lib.experiments.registry import suite_named
 from pso_lib.scale import SCALES
 
@@ -74,7 +74,7 @@ def _say(line: str) -> None:
 
 def _list() -> None:
     for name in names():
-        recorded = [scale for scale in SCALES if path_of(name, scale).exists()]
+        recorded = [scale for scale in SCALES if recorded_path(name, scale).exists()]
         print(f"{name:20} {experiment(name).question}" + (f"  [recorded: {', '.join(recorded)}]" if recorded else ""))
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "fingerprint",
     "load",
     "path_of",
+    "recorded_path",
     "schema_of",
     "select",
     "source",
@@ -37,9 +38,11 @@ __all__ = [
     "write",
 ]
 
-# In a checkout its results/; where the library is installed as a package, results/ of the current folder.
+# In a checkout its results/; where the library is installed as a package, results/ of the current folder, and for
+# reading also the records that came with the package.
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "results"
+RECORDED = Path(__file__).resolve().parents[1] / "recorded"
 FORMAT = "pso_lib experiment result"
 VERSION = 1
 YOUNGER = ("hidden",)
@@ -54,6 +57,12 @@ class ResultError(ValueError):
 def path_of(name: str, scale: str, folder: Path | None = None) -> Path:
     """Where the result of an experiment at a scale lies."""
     return Path(folder or RESULTS) / f"{name}.{scale}.json"
+
+
+def recorded_path(name: str, scale: str, folder: Path | None = None) -> Path:
+    """Where to read the result: in the folder, by default ``results/``, else among the records of the package."""
+    path, packaged = path_of(name, scale, folder), path_of(name, scale, RECORDED)
+    return packaged if folder in (None, RESULTS) and not path.exists() and packaged.exists() else path
 
 
 def configuration(experiment) -> dict:
@@ -212,7 +221,7 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     Raises:
         ResultError: the file is missing, damaged or foreign, or lacks runs; the text names the command that makes it.
     """
-    path = path_of(name, scale, folder)
+    path = recorded_path(name, scale, folder)
     remedy = f"Make it with: python -m pso_lib.experiments run {name} --scale {scale}"
     try:
         result = json.loads(path.read_bytes())

@@ -347,3 +347,30 @@ def test_reading_a_record_imports_neither_torch_nor_sympy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_installed_package_reads_the_records_that_came_with_it(tmp_path, monkeypatch):
+    """Results of one's own come first; nothing is written among the packaged ones."""
+    packaged, own = tmp_path / "recorded", tmp_path / "results"
+    packaged.mkdir()
+    (packaged / "depth.full.json").write_bytes((record.RESULTS / "depth.full.json").read_bytes())
+    monkeypatch.setattr(record, "RECORDED", packaged)
+    monkeypatch.setattr(record, "RESULTS", own)
+    assert record.load("depth")["experiment"] == "depth"
+    assert record.path_of("depth", "full").parent == own
+    with pytest.raises(record.ResultError, match="does not exist"):
+        record.load("depth", folder=tmp_path / "elsewhere")
+    own.mkdir()
+    (own / "depth.full.json").write_text("{}")
+    with pytest.raises(record.ResultError, match="not written by"):
+        record.load("depth")
+
+
+def test_the_wheel_holds_every_package_and_the_records():
+    import tomllib
+
+    settings = tomllib.loads((record.CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in (record.CHECKOUT / "pso_lib").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(record.CHECKOUT).parts) for folder in folders}
+    assert set(settings["packages"]) == packages | {"pso_lib.recorded"}
+    assert settings["package-dir"] == {"pso_lib.recorded": "results"}
