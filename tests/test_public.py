@@ -50,7 +50,7 @@ def test_the_names_at_the_top_are_those_of_their_homes():
     for name, home in typed.items():
         assert getattr(pso_lib, name) is getattr(import_module(home), name)
     with pytest.raises(AttributeError, match="no 'kawasaki'"):
-        pso_lib.kawasaki
+        _ = pso_lib.kawasaki
 
 
 def modules() -> list[str]:
