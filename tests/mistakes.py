@@ -1,6 +1,6 @@
 """Natural mistakes, a thousand and more: each argument of each public function, once wrong in every likely way.
 
-    python tests/mistakes.py            count them all; exit status 1 if one went unnoticed
+    python tests/mistakes.py            count them all, and try other people's training; status 1 if one went unnoticed
     python tests/mistakes.py jacobian   those of one function, with what each said
 
 A call with one wrong argument may do one of three things. Refuse, with an error that names the argument and says what
@@ -254,7 +254,25 @@ def main(wanted: list[str]) -> int:
     told_what = f"{100 * counts['refused'] / max(1, errors):.1f} % of them name the argument and the remedy"
     bad = f"{counts['silent']} silent wrong answers, {counts['hang']} hangs"
     print(f"{sum(counts.values())} mistakes in {len(CASES)} cases: {bad}, {right}; {told_what}")
-    return int(counts["silent"] + counts["hang"] > 0 or counts["refused"] < 0.95 * errors)
+    failed = 0 if wanted else cells()
+    return int(failed or counts["silent"] + counts["hang"] > 0 or counts["refused"] < 0.95 * errors)
+
+
+def cells() -> int:
+    """Try every way of training against every tool, and say how it went; the exit status of the tests."""
+    import pytest
+    import test_other_peoples_training as matrix
+
+    said = [text for row in matrix.TABLE.values() for text in row]
+    status = int(pytest.main(["-q", "--no-header", "-p", "no:nbval", "-o", "addopts=", matrix.__file__]))
+    kinds = Counter(("answered" in text, "refused" in text) for text in said)
+    print(
+        f"{len(said)} cells, {len(matrix.TABLE)} ways of training by {len(matrix.TOOLS)} tools: "
+        f"{kinds[True, False]} answered, "
+        f"{kinds[True, True]} answered or, where it says so, refused, {kinds[False, True]} refused; "
+        + ("all as said" if status == 0 else "NOT all as said")
+    )
+    return status
 
 
 if __name__ == "__main__":
