@@ -1,4 +1,4 @@
-"""What every test run shares: the smallest scale, unless PSO_SCALE asks for another."""
+"""What every test run shares, also that of one chapter: the smallest scale, unless PSO_SCALE asks for another."""
 
 import os
 import sys
@@ -8,4 +8,4 @@ os.environ.setdefault("PSO_SCALE", "smoke")  # the chapters' kernels inherit it
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 here = Path(__file__).resolve().parent
-sys.path[:0] = [str(here), str(here.parent / "tools")]
+sys.path[:0] = [str(here / "tests"), str(here / "tools")]
