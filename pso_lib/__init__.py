@@ -17,8 +17,10 @@ The names below are the ones to reach for first; they are loaded when they are u
 nothing and needs neither sympy nor matplotlib.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -112,13 +114,21 @@ __all__ = [
 ]
 
 
+_GROUPS = ("analysis", "checks", "data", "errors", "exact", "experiments", "finite", "modes", "nn", "norms", "plots")
+_GROUPS += ("scale", "smoothing", "train")
+
+
 def __getattr__(name: str):
-    if name not in _home_of:
-        raise AttributeError(
-            f"pso_lib has no {name!r}; it has {', '.join(sorted(_home_of))}, and the groups of its docstring."
-        )
-    return getattr(import_module(_home_of[name]), name)
+    if name in _home_of:
+        return getattr(import_module(_home_of[name]), name)
+    if name in _GROUPS and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    near = get_close_matches(name, [*_home_of, *_GROUPS], n=1, cutoff=0.6)
+    raise AttributeError(
+        f"pso_lib has no {name!r} at its top."
+        + (f" Did you mean {near[0]!r}?" if near else " dir(pso_lib) lists what it has; the rest is in its groups.")
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_home_of})
+    return sorted({*__all__, *_GROUPS})

@@ -49,7 +49,7 @@ def test_the_names_at_the_top_are_those_of_their_homes():
     assert set(typed) == set(pso_lib.__all__) - {"__version__"}
     for name, home in typed.items():
         assert getattr(pso_lib, name) is getattr(import_module(home), name)
-    with pytest.raises(AttributeError, match="no 'kawasaki'"):
+    with pytest.raises(AttributeError, match="no 'kawasaki' at its top"):
         _ = pso_lib.kawasaki
 
 
@@ -84,3 +84,39 @@ def test_every_module_is_in_the_reference():
 def test_a_stranger_finds_an_idea_in_two_steps(idea, file):
     group, name = file.split("/")
     assert group in pso_lib.__doc__ and idea in (PACKAGE / file).read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    "call, error, parts",
+    [
+        (lambda: pso_lib.gaurd, AttributeError, ["'gaurd'", "Did you mean 'Guard'"]),
+        (lambda: pso_lib.load("depht"), ValueError, ["does not exist", "Did you mean 'depth.full'"]),
+        (lambda: pso_lib.deep_network(2, 4, num_classes=3), TypeError, ["'num_classes'", "Did you mean 'classes'"]),
+        (lambda: pso_lib.deep_network(2, 4, hiden=3), TypeError, ["'hiden'", "Did you mean 'hidden'"]),
+        (lambda: pso_lib.Guard(net(), weights=list(net().parameters())), TypeError, ["weights", "Parameter", "names"]),
+        (lambda: pso_lib.Recorder(net(), "gradient_norm").step(), RuntimeError, ["no parameter has a gradient"]),
+        (lambda: pso_lib.persistent_dimension(net(), data()), ValueError, ["network.lift(x)"]),
+        (lambda: pso_lib.separation(net(), data()), ValueError, ["x"]),
+    ],
+)
+def test_a_slip_is_answered(call, error, parts):
+    with pytest.raises(error) as caught:
+        call()
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def net():
+    return pso_lib.deep_network(2, 4, inputs=3, classes=2, generator=pso_lib.seeded())
+
+
+def data():
+    import torch
+
+    return torch.ones(2, 3)
+
+
+def test_tab_completion_shows_what_there_is():
+    assert set(pso_lib.__all__) < set(dir(pso_lib)) and {"exact", "smoothing", "nn"} < set(dir(pso_lib))
+    groups = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert groups | {name.split(".")[1] for name in modules() if name.count(".") == 1} == set(pso_lib._GROUPS)
+    assert loaded_by("import pso_lib; pso_lib.exact.__doc__; pso_lib.nn") == set()

@@ -95,9 +95,10 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
     carried subspace at most (1 + t)^2 - 1, what a stretch by 1 + t gives, so V is strong. As the tolerance t goes to 0
     this says G_l^T G_l v = v for all v in V. It is found layer by layer without forming G_l, keeping the most
     directions possible at each; at a loose tolerance another choice might keep more. What rounding leaks into an
-    exploding complement is removed at each layer, before it grows.
+    exploding complement is removed at each layer, before it grows. After training 0 is usual at a tight tolerance.
 
     Args:
+        x: what enters the first layer: for data of a network with a lift, ``network.lift(x)``.
         tolerance: above 0 and below 1; None for 1e-8 in float64 and 3e-4 in float32, where weights are orthogonal to
             1e-7 at best and errors grow with depth.
 
@@ -105,6 +106,7 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
         ValueError: ``x`` is not one point, or is not finite; a tolerance finer than the rounding of x's dtype.
     """
     require_attributes("network", network, "dim", "layers")
+    _require_state(network, x)
     require_shape("x", x, network.dim)
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be one input, ({network.dim},).")
@@ -128,7 +130,11 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
 
 @checked
 def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None) -> Tensor:
-    """The persistent dimension at each row of ``x``, (N, n) to (N,), integers. See ``persistent_subspace``."""
+    """The persistent dimension at each row of ``x``, (N, n) to (N,), integers.
+
+    ``x`` enters the first layer: for data of a network with a lift, ``network.lift(x)``. ``tolerance``, and what it
+    means: see ``persistent_subspace``.
+    """
     _require_rows(network, x)
     return torch.tensor([persistent_subspace(network, point, tolerance=tolerance).dimension for point in x])
 
@@ -208,7 +214,18 @@ def _checked_tolerance(tolerance: float | None, x: Tensor, n: int) -> float:
 
 def _require_rows(network, x: Tensor) -> None:
     require_attributes("network", network, "dim", "layers")
+    _require_state(network, x)
     require_rows("x", x, network.dim)
+
+
+def _require_state(network, x: Tensor) -> None:
+    """Refuse data where the state before the first layer is meant, if their widths tell them apart."""
+    inputs = getattr(getattr(network, "lift", None), "in_features", network.dim)
+    if inputs != network.dim and x.ndim and x.shape[-1] == inputs:
+        raise ValueError(
+            f"x has {inputs} numbers a row, as the network's data; the first layer takes {network.dim}, after the "
+            "lift: pass network.lift(x)."
+        )
 
 
 def _require_pairs(x: Tensor) -> None:

@@ -114,9 +114,15 @@ class Recorder:
         """Count one step, and look if it is due. To be called after the gradients are there and before the update.
 
         Returns whether it looked. Steps are counted from 0: the first call sees the model as it was initialised.
-        Raises ``RuntimeError`` in the closure of an optimiser, which runs it more than once a step.
+        Raises ``RuntimeError`` in the closure of an optimiser, which runs it more than once a step, and where there is
+        no gradient to look at.
         """
         require_outside_optimizer("recorder.step()")
+        if self.calls % self.every == 0 and {"sje", "gradient_norm"} & set(self.quantities):
+            if all(p.grad is None for p in self.model.parameters()):
+                raise RuntimeError(
+                    "no parameter has a gradient: recorder.step() goes between loss.backward() and zero_grad()."
+                )
         step, self.calls = self.calls, self.calls + 1
         if step % self.every:
             return False

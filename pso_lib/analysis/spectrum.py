@@ -35,7 +35,10 @@ def isometry_error(J: Tensor) -> Tensor:
 
 @checked
 def stable_rank(M: Tensor) -> Tensor:
-    """The sum of the squared singular values over the largest squared, (..., m, n) to (...); between 1 and the rank."""
+    """The sum of the squared singular values over the largest squared, (..., m, n) to (...); between 1 and the rank.
+
+    The kernel of a convolution, (out, in, h, w), is the matrix ``W.flatten(1)``; as it stands it is many small ones.
+    """
     require_matrix("M", M)
     return spectrum_stable_rank(singular_values(M))
 

@@ -68,7 +68,7 @@ class Depth(Suite):
         # one line per arm, and per rate where the rates are what is compared
         several = not configuration["choose_rate"] and len(configuration["rates"]) > 1
         for dataset in dict.fromkeys(r["dataset"] for r in runs):
-            yield f"\n{dataset:28}" + "".join(f"{f'L = {d}':>20}" for d in depths)
+            yield f"\n{dataset:28}" + "".join(f"{f'L = {d}':>22}" for d in depths)
             for label in dict.fromkeys(
                 (r["arm"], r["lr"] if several else None) for r in runs if r["dataset"] == dataset
             ):
@@ -82,7 +82,7 @@ class Depth(Suite):
                         and (not several or r["lr"] == label[1])
                     ]
                     spread = f"{sum(found) / len(found):.3f} [{min(found):.3f}, {max(found):.3f}]" if found else "–"
-                    cells.append(f"{spread:>20}")
+                    cells.append(f"{spread:>22}")
                 yield f"{row:28}" + "".join(cells)
 
 

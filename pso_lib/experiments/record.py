@@ -226,7 +226,10 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     try:
         result = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ResultError(f"{path} does not exist. {remedy}") from None
+        from pso_lib.errors import nearest  # and torch with it
+
+        there = sorted({file.stem for at in (path.parent, RECORDED) for file in at.glob("*.*.json")})
+        raise ResultError(f"{path} does not exist. {remedy}.{nearest(f'{name}.{scale}', there)}") from None
     except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}. Restore it, or move it away. {remedy}") from None
     validate(result, path)

@@ -1,5 +1,6 @@
 """Deep networks: an affine lift, L layers of one width, an affine readout."""
 
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from pso_lib.errors import (
     checked,
     device_of,
+    nearest,
     require_choice,
     require_dtype,
     require_positive_int,
     require_shape,
 )
 from pso_lib.nn import init
-from pso_lib.nn.layers import kinds
+from pso_lib.nn.layers import Layer, kinds
 
 __all__ = ["DeepNetwork", "deep_network", "plain_network", "starts"]
 
@@ -107,20 +109,38 @@ def deep_network(
     """A network of ``depth`` equal layers of width ``dim``.
 
     Args:
-        layer: "feedforward", "residual", "fold" or "modified_feedforward"; ``layer_options`` go to it.
+        depth, dim: how many layers, and how wide.
+        layer: "feedforward", "residual", "fold" or "modified_feedforward"; ``layer_options`` go to it: activation=,
+            hidden=, outer=, orthogonal=, bias=, beta= (see ``pso_lib.nn.layers``).
         inputs: dimension of the data; None leaves out the lift.
         classes: dimension of the output; None leaves out the readout.
         ends: lift and readout with orthonormal rows or columns ("orthogonal", bias 0) or as
             ``nn.Linear`` starts them ("default").
+        generator: draws lift, layers and readout, in this order; torch's global one if None.
     """
     depth, dim = require_positive_int("depth", depth), require_positive_int("dim", dim)
     require_choice("layer", layer, kinds)
     require_choice("ends", ends, ("orthogonal", "default"))
+    _require_layer_options(kinds[layer], layer_options)
     options = {"dtype": dtype, "device": device}
     lift = _affine(inputs, dim, ends, generator, options, "inputs") if inputs is not None else None
     layers = [kinds[layer](dim, generator=generator, **options, **layer_options) for _ in range(depth)]
     readout = _affine(dim, classes, ends, generator, options, "classes") if classes is not None else None
     return DeepNetwork(layers, lift, readout)
+
+
+def _require_layer_options(kind: type[Layer], options: dict) -> None:
+    fixed = {"self", "dim", "generator", "dtype", "device"}
+    known = [
+        *(set(inspect.signature(Layer).parameters) | set(inspect.signature(kind).parameters)) - fixed - {"options"}
+    ]
+    for name in options:
+        if name not in known:
+            own = [*inspect.signature(deep_network).parameters]
+            raise TypeError(
+                f"deep_network has no option {name!r}, nor has the layer {kind.__name__}; it takes "
+                f"{', '.join(sorted(known))}.{nearest(name, [*own, *known])}"
+            )
 
 
 @checked

@@ -103,6 +103,10 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
     else:
         patterns = [weights] if isinstance(weights, str) else list(weights)
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(
+                    f"weights holds a {type(pattern).__name__}; give names, as in named_parameters(), or patterns."
+                )
             if not any(fnmatchcase(name, pattern) for name in known):
                 raise ValueError(
                     f"weights: {pattern!r} matches no parameter of {type(model).__name__}; use names as in "

@@ -105,7 +105,7 @@ def test_what_is_not_defined_is_none():
     nn.init.zeros_(model[0].weight)
     nn.init.constant_(model[1].weight, torch.nan)
     recorder = Recorder(model, ("stable_rank", "sje"))
-    recorder.step()
+    recorder.look(0)  # before any gradient; ``step`` would say so
     found = {name: values[0] for name, values in recorder.values["stable_rank"].items()}
     assert found["0.weight"] is None and found["1.weight"] is None and found["2.weight"] >= 1
     assert recorder.values["sje"]["2.weight"] == [None]  # no gradient yet
