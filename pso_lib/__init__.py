@@ -114,8 +114,9 @@ __all__ = [
 ]
 
 
-_GROUPS = ("analysis", "checks", "data", "errors", "exact", "experiments", "finite", "modes", "nn", "norms", "plots")
-_GROUPS += ("scale", "smoothing", "train")
+_GROUPS = tuple(
+    "analysis checks data errors exact experiments finite modes nn norms plots scale smoothing train".split()
+)
 
 
 def __getattr__(name: str):
