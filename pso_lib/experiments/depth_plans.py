@@ -177,7 +177,7 @@ _full = {
             tuple(_fold(f"folds_{h}", "independent_folds", hidden=h) for h in _FOLDS)
             + (_fold("shared_folds", "shared"),),
             ("mnist",),
-            (50, 100, 200, 400),
+            (50, 100, 200),
             seeds=3,
             epochs=1,
             rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3),

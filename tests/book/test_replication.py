@@ -12,7 +12,8 @@ SPREAD = re.compile(r"(\d+\.\d) % \[(\d+\.\d), (\d+\.\d)\]")
 
 LOSS = re.compile(r"(?<![\d.])(\d\.\d\d) \[(\d\.\d\d), (\d\.\d\d)\]")
 
-KEPT = {"start": "shared", "depth": 50}
+KEPT, FOLDS = {"start": "shared", "depth": 50}, {"depth": 200}
+THREE = ("survival", "fold_budget")  # seeds; the others have five
 QUOTED = [  # the words before the numbers, and the runs they speak of
     ("200 layers still reach", "persistence", {"arm": "projection_drift_0.03", "depth": 200}),
     ("branches has none and reaches", "baselines", {"arm": "scaled_residual", "depth": 200}),
@@ -36,6 +37,10 @@ QUOTED = [  # the words before the numbers, and the runs they speak of
     ("[78.8, 82.4], He", "depth_fashion_mnist", {"arm": "he", "depth": 200}),
     ("after 0.4 epochs, shared", "depth_cifar10", {"arm": "shared", "depth": 200}),
     ("[35.8, 37.5], He", "depth_cifar10", {"arm": "he", "depth": 200}),
+    ("in each of 200 layers a network reaches", "fold_budget", FOLDS | {"arm": "folds_1", "lr": 1e-3}),
+    ("1e-3, with 16 in each", "fold_budget", FOLDS | {"arm": "folds_16", "lr": 1e-3}),
+    ("there and at best", "fold_budget", FOLDS | {"arm": "folds_16", "lr": 1e-4}),
+    ("at 1e-4; shared folds reach", "fold_budget", FOLDS | {"arm": "shared_folds", "lr": 1e-3}),
     ("Kept by force,", "survival", KEPT | {"lr": 1e-3, "method": "distance_10"}),
 ]
 
@@ -62,7 +67,7 @@ def test_a_quoted_spread_is_the_recorded_one(words, name, which):
     quoted = SPREAD.match(PAGE.split(words)[1].strip())
     field = "accuracy" if name == "survival" else "test_accuracy"
     accuracies = [100 * run[field] for run in select(load(name), **which)]
-    assert len(accuracies) == (3 if name == "survival" else 5)
+    assert len(accuracies) == (3 if name in THREE else 5)
     mean = sum(accuracies) / len(accuracies)
     assert [float(v) for v in quoted.groups()] == pytest.approx([mean, min(accuracies), max(accuracies)], abs=0.0501)
 
