@@ -20,6 +20,7 @@ __all__ = [
     "default_scale",
     "fingerprint",
     "is_stale",
+    "name_of",
     "pages",
     "published_url",
     "read",
@@ -73,6 +74,11 @@ def pages(root: Path = ROOT) -> list[Path]:
             raise FileNotFoundError(f"_toc.yml names {name}, but neither {name}.ipynb nor {name}.md exists.")
         found.append(existing[0])
     return found
+
+
+def name_of(page: Path) -> str:
+    """A page as its address names it, below the book's folder and without suffix: ``mirrors``, ``api/nn``."""
+    return page.relative_to(ROOT / "book").with_suffix("").as_posix()
 
 
 def chapters(root: Path = ROOT) -> list[Path]:

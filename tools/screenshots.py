@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--open", action="store_true", help="open dropdowns and hidden code first")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    names = options.pages or [path.stem for path in book.pages()]
+    names = options.pages or [book.name_of(path) for path in book.pages()]
     with browser.serve(options.html) as address, browser.chromium() as chromium:
         for width, height in browser.SIZES:
             for theme in ("light", "dark"):

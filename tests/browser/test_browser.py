@@ -8,7 +8,7 @@ import pytest
 
 import book
 
-PAGES = [path.stem for path in book.pages()]
+PAGES = [book.name_of(path) for path in book.pages()]
 CHAPTERS = [path.stem for path in book.chapters()]
 SIZES = {f"{width}px": (width, height) for width, height in browser.SIZES}
 
