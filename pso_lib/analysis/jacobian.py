@@ -24,6 +24,7 @@ from pso_lib.errors import (
     require_rows,
     require_shape,
 )
+from pso_lib.norms import norm
 
 __all__ = ["jacobian", "cumulative_jacobians", "spectrum_by_depth", "gradient_norms", "kink_margin", "kink_distance"]
 
@@ -141,7 +142,7 @@ def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: str = "raise") -> 
         logits = network.readout(states[-1]) if network.readout is not None else states[-1]
         require_labels("y", y, len(x), logits.shape[-1], of="x")
         loss = nn.functional.cross_entropy(logits, y.long(), reduction="sum")  # a sum: rows do not mix
-        norms = torch.stack([g.norm(dim=-1) for g in torch.autograd.grad(loss, states)])
+        norms = torch.stack([norm(g) for g in torch.autograd.grad(loss, states)])
     return _judged(norms, network, x, on_kink)
 
 
@@ -164,7 +165,7 @@ def _judged(found: Tensor, f, x: Tensor, on_kink: str) -> Tensor | tuple[Tensor,
 
 def _probe(f, x: Tensor) -> Tensor:
     with torch.no_grad():
-        out = f(x[0])
+        out = f(x[0].clone())
     if out.ndim != 1:
         raise ValueError(f"f maps a point of shape {tuple(x[0].shape)} to shape {tuple(out.shape)}; it must give (m,).")
     return out

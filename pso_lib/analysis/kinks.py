@@ -59,7 +59,7 @@ def kink_margin(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     require_floating("x", x)
     require_finite("x", x)
     with torch.no_grad(), _recorded_offsets(f) as record, named_dtypes(f, x):
-        f(x)
+        f(x.clone())  # what works in place shall not reach x
     if not record:
         return torch.full(x.shape[:1], torch.inf, dtype=x.dtype, device=x.device)
     return torch.stack([offset.abs().flatten(1).amin(1) for offset in record]).amin(0)
@@ -104,7 +104,7 @@ def _alive(gradients: Tensor, factor: float = 1.0) -> Tensor:
 def _offsets_and_gradients(f, x: Tensor, chunk_size: int | None) -> tuple[Tensor, Tensor]:
     """z - kink for all U units, (N, U), and the norms of their gradients by x, (N, U)."""
     with _offsets_of(f, x) as offsets:
-        units = len(offsets(x[0])[0])
+        units = len(offsets(x[0].clone())[0])
         chunk = chunk_size or max(1, 4 * CHUNK_ELEMENTS // max(1, units * x.shape[1]))
         norms, values = [], []
         for part in x.split(chunk):
@@ -127,7 +127,7 @@ def _offsets_and_slopes(f, x: Tensor) -> tuple[Tensor, Tensor]:
             slopes = vmap(lambda d: jvp(lambda p: offsets(p)[0], (point,), (d,))[1])(v)
             return offsets(point)[0], slopes.square().mean(0).sqrt()
 
-        units = len(offsets(x[0])[0])
+        units = len(offsets(x[0].clone())[0])
         try:
             with plain_kernels():
                 return vmap(along, chunk_size=max(1, CHUNK_ELEMENTS // max(1, 4 * units)))(x)

@@ -116,11 +116,13 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
     images, dimensions = [identity], [n]  # G_0 V, …, G_l V for an orthonormal basis V, as columns
     reach, steepest = identity, 1.0  # R; the largest |J| so far
     for J in layer_jacobians(network, x[None])[:, 0]:
-        steepest = max(steepest, torch.linalg.matrix_norm(J, 2).item())
-        known_to = rounding * steepest**2  # J^T J is, and so is the residual
+        gain = max(1.0, torch.linalg.matrix_norm(J, 2).item())
+        steepest, known_to = max(steepest, gain), rounding * gain**2  # J^T J is, and so is the residual
         residual = reach.T @ (J.T @ J - identity)  # (r, n)
+        leak = _leak(residual, images[-1], above=1e-3 + known_to, below=16 * rounding * steepest)
+        images = [*images[:-1], images[-1] - leak]
         images = _restricted(images, _strong(residual, images[-1], max((1 + tolerance) ** 2 - 1, known_to)))
-        clean = images[-1] - _leak(residual, images[-1], above=1e-3 + known_to, below=16 * rounding * steepest)
+        clean = images[-1]
         images = _restricted([*images, J @ clean], _kept(J @ clean, tolerance))
         reach = _range(J @ reach, rounding)
         dimensions.append(images[-1].shape[1])

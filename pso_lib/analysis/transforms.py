@@ -47,12 +47,12 @@ def of_points(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Te
         _require_rows_apart(module)
     with torch.no_grad(), plain_kernels(), named_dtypes(f, x):
         try:
-            alone = f(x[0])
+            alone = f(x[0].clone())  # what works in place shall not reach x
         except (RuntimeError, ValueError, IndexError):
-            f(x[:1])  # if this fails too, the error is the function's own
+            f(x[:1].clone())  # if this fails too, the error is the function's own
             return lambda point: f(point[None])[0]
         try:
-            agree = not isinstance(f, nn.Module) or _agree(alone, f(x[:1]))
+            agree = not isinstance(f, nn.Module) or _agree(alone, f(x[:1].clone()))
         except (RuntimeError, ValueError, IndexError):  # it knows points only
             agree = True
     return f if agree else lambda point: f(point[None])[0]
@@ -82,13 +82,19 @@ def _require_rows_apart(module: nn.Module) -> None:
         )
 
 
-def row_jacobians(f: Callable, x: Tensor, *, wide: bool, chunk: int, create_graph: bool = False, has_aux: bool = False):
-    """The Jacobians of ``f`` at the rows of ``x``, and f's second value if it ``has_aux``.
+def row_jacobians(
+    function: Callable, x: Tensor, *, wide: bool, chunk: int, create_graph: bool = False, has_aux: bool = False
+):
+    """The Jacobians of ``function`` at the rows of ``x``, and its second value if it ``has_aux``.
 
     Forward mode unless the function is ``wide`` (more inputs than outputs), holds an operation without forward mode, or
     a ``torch.no_grad`` block, which only reverse mode takes for a constant, as training does. Row by row where an
     operation is not known to ``vmap``.
     """
+
+    def f(point):  # what works in place shall reach neither x nor the other rows
+        return function(point.clone())
+
     with plain_kernels(create_graph):
         if not wide and not _has_no_grad_block(f, x[0]):
             try:

@@ -113,6 +113,8 @@ class Journal:
             raise ResultError(f"{self.path} is damaged: {error}. {remedy}") from None
         if records and records[0] != head:
             raise ResultError(f"{self.path} was begun with another configuration of this experiment. {remedy}")
+        if not records and not json.dumps(head).encode().startswith(rest):
+            raise ResultError(f"{self.path} is no journal of an experiment. {remedy}")
         for number, record in enumerate(records[1:], start=2):
             if not (
                 isinstance(record, dict)

@@ -237,9 +237,14 @@ class Guard:
         if self.method in ("skip", "watch"):
             return []
         plans = self._plan(self._generator)
+        done = set()  # a weight that is another's transpose in the same memory is smoothed with it
         for name, plan in plans.items():
             matrix = self._matrices[name]
-            plan.apply_(matrix.tensor())
+            memory = matrix.tensor().detach()
+            place = (memory.untyped_storage().data_ptr(), memory.storage_offset(), memory.numel())
+            if place not in done:
+                plan.apply_(matrix.tensor())
+                done.add(place)
             if plan.changed and self.moments == "reset" and self.optimizer is not None:
                 _forget(self.optimizer, matrix.parameter)
         return [

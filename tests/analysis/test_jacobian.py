@@ -167,3 +167,27 @@ def test_two_precisions_are_named_with_the_remedy(call):
     network = plain_network(2, 4, generator=seeded())
     with pytest.raises(ValueError, match=r"x is torch.float64, the weights are torch.float32; pass x.to"):
         call(network, points(3, 4))
+
+
+@pytest.mark.parametrize(
+    "module", [torch.nn.ELU(inplace=True), torch.nn.SiLU(inplace=True), torch.nn.ELU(inplace=False)]
+)
+def test_what_works_in_place_reaches_neither_x_nor_other_rows(module):
+    x = torch.tensor([[-1.0, -2.0], [-1.0, -2.0], [0.5, 1.0]], dtype=torch.float64)
+    before = x.clone()
+    J = jac.jacobian(torch.nn.Sequential(module), x, on_kink="ignore")
+    assert torch.equal(x, before)
+    own = x.clone().requires_grad_()
+    slopes = torch.autograd.grad(type(module)()(own).sum(), own)[0]
+    torch.testing.assert_close(J, torch.diag_embed(slopes))
+
+
+def test_gradients_that_vanish_are_not_zero():
+    network = plain_network(6, 8, activation="tanh", dtype=torch.float64, inputs=8, classes=3)
+    for layer in network.layers:
+        layer.set_weights(A=1e-5 * layer.A.detach())
+    x, y = torch.randn(4, 8, dtype=torch.float64), torch.arange(4) % 3
+    exact = jac.gradient_norms(network, x, y)
+    assert 0 < exact.min() < 1e-25
+    found = jac.gradient_norms(network.float(), x.float(), y)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=0)

@@ -12,6 +12,7 @@ from pso_lib.analysis.persistence import (
     separation,
 )
 from pso_lib.nn import init
+from pso_lib.nn.activations import PiecewiseAffine
 from pso_lib.nn.init import seeded
 from pso_lib.nn.layers import Fold, Residual
 from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
@@ -417,3 +418,24 @@ def test_measures_between_inputs_know_no_scale(size):
 def test_equal_rows_have_no_separation():
     with pytest.raises(ValueError, match="equal rows"):
         separation(gains([1.0, 1.0]), torch.ones(2, 2, dtype=torch.float64))
+
+
+def test_one_steep_layer_does_not_loosen_the_others():
+    """After a gain of 1e8 in one direction, a shear: (1, 0) is sent to (1, 0), but its condition is off by 1."""
+    layers = [plain_network(1, 2, dtype=torch.float64).layers[0] for _ in "ab"]
+    layers[0].set_weights(A=torch.diag(torch.tensor([1.0, 1e8], dtype=torch.float64)))
+    layers[1].set_weights(A=torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64))
+    assert persistent_dimension(DeepNetwork(layers), torch.ones(1, 2, dtype=torch.float64)).item() == 0
+
+
+@pytest.mark.parametrize("gain", [10.0, 1e3, 1e4, 1e6])
+def test_an_exploding_complement_hides_no_direction(gain):
+    """A mirrored diagonal (1, gain, 1/2): its first axis persists at any depth, to rounding."""
+    H = torch.eye(3, dtype=torch.float64) - 2 / 3
+    M = H @ torch.diag(torch.tensor([1.0, gain, 0.5], dtype=torch.float64)) @ H
+    linear = PiecewiseAffine("linear", kinks=(), slopes=(1,))
+    network = plain_network(20, 3, activation=linear, dtype=torch.float64)
+    for layer in network.layers:
+        layer.set_weights(A=(M + M.T) / 2)
+    tolerance = max(1e-8, 1e-13 * gain)  # M itself is known to rounding times its size
+    assert persistent_subspace(network, torch.ones(3, dtype=torch.float64), tolerance=tolerance).dimension == 1

@@ -48,7 +48,9 @@ class Watched:
             "console", lambda message: self.note(message.type in ("error", "warning"), f"console: {message.text}")
         )
         self.page.on("pageerror", lambda error: self.note(True, f"error: {error}"))
-        self.page.on("requestfailed", lambda request: self.note(True, f"failed: {request.url}"))
+        # a request is aborted when the page is left before it ends; that is no fault of the book
+        aborted = "net::ERR_ABORTED"
+        self.page.on("requestfailed", lambda request: self.note(request.failure != aborted, f"failed: {request.url}"))
         self.page.on("request", lambda request: self.note(not request.url.startswith(own), f"outside: {request.url}"))
         self.page.on("response", lambda reply: self.note(reply.status >= 400, f"{reply.status}: {reply.url}"))
 

@@ -374,3 +374,12 @@ def test_the_wheel_holds_every_package_and_the_records():
     packages = {".".join(folder.relative_to(record.CHECKOUT).parts) for folder in folders}
     assert set(settings["packages"]) == packages | {"pso_lib.recorded"}
     assert settings["package-dir"] == {"pso_lib.recorded": "results"}
+
+
+@pytest.mark.parametrize("text", ["my notes", "my notes\n"])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path, text):
+    path = tmp_path / "notes.jsonl"
+    path.write_text(text)
+    with pytest.raises(ResultError, match="Move .* away"):
+        Journal(path, experiment("depth", "smoke"), "smoke")
+    assert path.read_text() == text

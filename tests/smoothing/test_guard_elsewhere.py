@@ -339,7 +339,7 @@ def test_the_state_of_another_kind_of_guard_is_refused_before_anything_changes(m
 def test_numpy_numbers_are_numbers():
     two = np.int64(2)
     recorder = Recorder(mlp(), ("stable_rank", "sje"), every=two, k=two)
-    recorder.step()
+    recorder.look(0)
     assert json.loads(recorder.to_json())["k"] == 2
     model = mlp()
     steps = AtSteps(np.arange(1, 3))
@@ -348,3 +348,14 @@ def test_numpy_numbers_are_numbers():
     guard.step()
     assert [w["k"] for w in json.loads(json.dumps(guard.interventions))[0]["weights"]] == [2, 2, 2]
     assert Detector(warmup=two).warmup == 2
+
+
+def test_a_weight_tied_to_its_transpose_is_smoothed_once():
+    encoder, decoder = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    encoder.weight.data = torch.diag(torch.tensor([8.0, 4.0, 2.0, 1.0]))
+    decoder.weight = nn.Parameter(encoder.weight.data.T)
+    model = nn.Sequential(encoder, decoder)
+    guard = Guard(model, trigger=AtSteps([1]), k=3)
+    model(torch.randn(2, 4)).sum().backward()
+    guard.step()
+    torch.testing.assert_close(encoder.weight.detach().diag(), torch.tensor([2.0, 2.0, 2.0, 1.0]))
