@@ -822,7 +822,8 @@ LEFT_OUT = {
         "read_digits read_folder read_mnist for_scale"
     ),
     "run and read experiments: names and records, tested with wrong ones": (
-        "experiment live select source summary configuration fingerprint path_of schema_of recorded_path without_timings "
+        "experiment live select source summary configuration fingerprint path_of recorded_path schema_of "
+        "without_timings "
         "write suite_named suite_of record_of spectra workload_of baseline_of trigger_of sensitivity scale_of "
         "number distance measure regained Perturbed best_loss trained training_rates choose"
     ),
