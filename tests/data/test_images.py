@@ -20,7 +20,7 @@ from pso_lib.train.workloads import cnn_workload
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
-SAMPLE = Path(os.environ.get("PSO_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+SAMPLE = Path(os.environ.get("PSO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 def seeded() -> torch.Generator:

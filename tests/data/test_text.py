@@ -12,7 +12,7 @@ from pso_lib.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
-SAMPLE = Path(os.environ.get("PSO_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+SAMPLE = Path(os.environ.get("PSO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 @pytest.fixture
