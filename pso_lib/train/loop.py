@@ -30,6 +30,7 @@ from pso_lib.errors import (
 )
 from pso_lib.modes import evaluating, modes_kept
 from pso_lib.train.optimizers import BY_NAME, fused
+from pso_lib.train.progress import bar
 
 __all__ = ["History", "accuracy", "hits", "train"]
 
@@ -70,7 +71,7 @@ def train(
     optimizer: str = "adam",
     eval_every: int | None = None,
     at_eval: Callable[[int, nn.Module], None] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **options,
 ) -> History:
     """Train in place with cross-entropy; an epoch is a new permutation without its incomplete last batch.
@@ -85,7 +86,7 @@ def train(
         optimizer: a name in ``pso_lib.train.optimizers.BY_NAME``; ``options`` go to it (momentum=, weight_decay=, …).
         eval_every: measure test accuracy at step 0, every so many steps, and at the end; None: at the end.
         at_eval: called as ``at_eval(step, network)`` at each of these, to look at the network.
-        progress: show a tqdm bar.
+        progress: show a bar; None: in a notebook, once it has taken some seconds.
 
     Returns a ``History``. Raises ``ValueError`` for bad arguments, non-finite weights or inputs, and
     a network and images that do not fit together; divergence is reported, not raised.
@@ -112,7 +113,7 @@ def train(
         if eval_every:
             evaluate(0)
         for step, rows in enumerate(
-            _bar(_batches(len(y), batch, steps, generator, x.device), steps, progress), start=1
+            bar(_batches(len(y), batch, steps, generator, x.device), total=steps, show=progress), start=1
         ):
             loss = cross_entropy(network(x[rows]), y[rows])
             update.zero_grad()
@@ -183,14 +184,6 @@ def _batches(total: int, batch: int, steps: int, generator, device):
             where = generator.device if generator is not None else device
             order = torch.randperm(total, generator=generator, device=where).to(device)
         yield order[place * batch : (place + 1) * batch]
-
-
-def _bar(batches, steps: int, progress: bool):
-    if not progress:
-        return batches
-    from tqdm import tqdm
-
-    return tqdm(batches, total=steps, unit="step")
 
 
 def _make_optimizer(network: nn.Module, name: str, lr: float, options: dict) -> torch.optim.Optimizer:

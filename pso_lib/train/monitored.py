@@ -22,6 +22,7 @@ from pso_lib.finite import finite_or_none
 from pso_lib.nn.init import seeded
 from pso_lib.train.baselines import Baseline
 from pso_lib.train.failure import Explosion
+from pso_lib.train.progress import bar
 from pso_lib.train.workloads import Workload
 
 __all__ = ["Run", "rate_factor", "run"]
@@ -189,7 +190,7 @@ def run(
     watcher = Explosion(*limits, floor=task.floor)
     clock = _clock(parameters[0].device)
     factor = 1.0
-    for step in range(1, steps + 1):
+    for step in bar(range(1, steps + 1), total=steps, show=None):
         begun = clock()
         before, factor = factor, rate_factor(step - 1, steps, warmup, schedule)
         for group in optimizer.param_groups:

@@ -199,12 +199,6 @@ def test_frozen_weights_stay(digits):
     assert torch.equal(network[0].weight, before)
 
 
-def test_progress_bar_is_off_by_default(digits, capsys):
-    train(small(), digits, steps=2, lr=1e-3)
-    assert capsys.readouterr().err == ""
-    train(small(), digits, steps=2, lr=1e-3, progress=True)
-
-
 def test_history_of_a_fresh_run_is_empty():
     assert History().loss == [] and History().steps == []
 
