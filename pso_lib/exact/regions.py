@@ -93,7 +93,7 @@ def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None,
             alpha, beta and activation. A torch layer's floats are taken as the binary fractions they are.
         box: ((left, right), (bottom, top)).
         number: "exact" for sympy numbers, "float" for float64 (large networks, to draw), where a height counts as
-            zero if it is below 1e-12 of the terms that make it up.
+            zero if it is below 1e-12 of the terms that make it up, its point's included.
         lift: (W, w) with W (n, 2) and w n numbers: the plane laid into R^n before the first layer.
         most: a limit on the number of regions.
 
@@ -115,11 +115,11 @@ def regions(layers, box=((-1, 1), (-1, 1)), *, number: str = "exact", lift=None,
     J, c = (np.eye(2, dtype=int), np.zeros(2, dtype=int)) if lift is None else lift
     J = np.array([[_number("lift", v, exact) for v in row] for row in np.asarray(J, dtype=object)])
     c = np.array([_number("lift", v, exact) for v in np.asarray(c, dtype=object).reshape(-1)])
-    found = [(vertices, (), J, c)]
+    found = [(vertices, abs(vertices), (), J, c)]
     for index, (units, parts) in enumerate(layers):
-        if parts[0].shape[1] != found[0][2].shape[0]:
+        if parts[0].shape[1] != found[0][3].shape[0]:
             raise ValueError(
-                f"layer {index} takes points of length {parts[0].shape[1]}, but gets length {found[0][2].shape[0]}; "
+                f"layer {index} takes points of length {parts[0].shape[1]}, but gets length {found[0][3].shape[0]}; "
                 "the plane has length 2, use lift=(W, w) for a wider network."
             )
         found = [piece for state in found for piece in _cut(state, units, parts, exact)]
@@ -150,53 +150,95 @@ def _arrays(layer, exact: bool) -> tuple:
     return units, (M, outer @ (slope @ b + constant[:, 0]), rows @ A, rows @ b + offsets[:, 0], outer @ lift)
 
 
+@dataclass(frozen=True, eq=False)
+class _Corner:
+    """A corner as the hinges of a layer see it: the heights of all K there, and on which side of each it lies.
+
+    Among floats ``reach`` and ``terms`` are the sizes of what was added up to the point and to its heights: they are
+    known to a rounding of these, however small they are themselves.
+    """
+
+    point: np.ndarray
+    reach: np.ndarray
+    heights: np.ndarray
+    terms: np.ndarray
+    sides: np.ndarray
+
+
 def _cut(state, units, parts, exact: bool):
     """Cut one polygon along the hinges of a layer, and push each piece through the layer."""
-    (vertices, patterns, J, c), (M, m, G, e, D) = state, parts
+    (points, reach, patterns, J, c), (M, m, G, e, D) = state, parts
     slopes, offsets = G @ J, G @ c + e  # heights of all hinges, affine on the polygon
-    if not exact:
-        sizes, shifts = abs(G) @ abs(J), abs(G) @ abs(c) + abs(e)  # of the terms in them
-    waiting = [(vertices, 0)]
+    heights = points @ slopes.T + offsets
+    terms = heights if exact else reach @ (abs(G) @ abs(J)).T + abs(G) @ abs(c) + abs(e)
+    rows = zip(points, reach, heights, terms, strict=True)
+    waiting = [([_Corner(*row, _sides(*row[2:], exact)) for row in rows], 0)]
     while waiting:
         corners, start = waiting.pop()
-        heights = corners @ slopes.T + offsets
-        if exact:
-            sides = np.array([[sign(h) for h in row] for row in heights], dtype=int).reshape(heights.shape)
-        else:
-            terms = abs(corners) @ sizes.T + shifts
-            sides = np.where(abs(heights) <= _ZERO * terms, 0, np.sign(heights)).astype(int)
-        crossed = np.flatnonzero((sides[:, start:] > 0).any(0) & (sides[:, start:] < 0).any(0))
+        sides = np.array([corner.sides for corner in corners])
+        above, below = (sides > 0).any(0), (sides < 0).any(0)
+        crossed = np.flatnonzero((above & below)[start:])
         if len(crossed):
             hinge = start + int(crossed[0])
-            for side in (1, -1):
-                waiting.append((_half(corners, side * heights[:, hinge], side * sides[:, hinge], exact), hinge + 1))
+            waiting += [(half, hinge + 1) for half in _halves(corners, hinge, (slopes, offsets), exact)]
             continue
-        on = np.asarray((sides > 0).any(0))
-        chosen = D[:, on]
-        new_J, new_c = (M + chosen @ G[on]) @ J, M @ c + m + chosen @ (G[on] @ c + e[on])
+        chosen = D[:, above]
+        K, k = M + chosen @ G[above], m + chosen @ e[above]
+        new_J, new_c = K @ J, K @ c + k
         if exact and any(not v.is_Rational for v in (*new_J.flat, *new_c.flat)):
-            new_J, new_c = (
-                np.vectorize(tidy, otypes=[object])(new_J),
-                np.vectorize(tidy, otypes=[object])(new_c),
-            )
-        yield corners, (*patterns, pattern_of(units, on)), new_J, new_c
+            new_J, new_c = (np.vectorize(tidy, otypes=[object])(part) for part in (new_J, new_c))
+        if not exact:  # what cancels is zero, and no crease of the layers to come
+            size, shift = abs(M) + abs(chosen) @ abs(G[above]), abs(m) + abs(chosen) @ abs(e[above])
+            new_J = np.where(abs(new_J) <= _ZERO * (size @ abs(J)), 0, new_J)
+            new_c = np.where(abs(new_c) <= _ZERO * (size @ abs(c) + shift), 0, new_c)
+        points, reach = (np.array([getattr(corner, part) for corner in corners]) for part in ("point", "reach"))
+        yield points, reach, (*patterns, pattern_of(units, above)), new_J, new_c
 
 
-def _half(corners, heights, sides, exact: bool) -> np.ndarray:
-    """The part of a convex polygon where ``heights`` >= 0."""
-    kept = []
-    for i in range(len(corners)):
-        j = (i + 1) % len(corners)
-        if sides[i] >= 0:
-            kept.append(corners[i])
-        if sides[i] * sides[j] < 0:
-            share = heights[i] / (heights[i] - heights[j])
-            point = corners[i] + share * (corners[j] - corners[i])
-            kept.append(np.array([tidy(v) for v in point]) if exact else point)
-    return np.array(kept)
+def _sides(heights, terms, exact: bool) -> np.ndarray:
+    if exact:
+        return np.array([sign(h) for h in heights], dtype=int)
+    return np.where(abs(heights) <= _ZERO * terms, 0, np.sign(heights)).astype(int)
 
 
-def _region(vertices, patterns, J, c, exact: bool) -> Region:
+def _halves(corners: list[_Corner], hinge: int, crease, exact: bool) -> tuple[list[_Corner], list[_Corner]]:
+    """The parts of a convex polygon above and below a hinge, which share the corners that it cuts."""
+    above, below = [], []
+    for p, q in zip(corners, corners[1:] + corners[:1], strict=True):
+        if p.sides[hinge] >= 0:
+            above.append(p)
+        if p.sides[hinge] <= 0:
+            below.append(p)
+        if p.sides[hinge] * q.sides[hinge] < 0:
+            cut = _between(p, q, hinge, crease, exact)
+            above.append(cut)
+            below.append(cut)
+    return above, below
+
+
+def _between(p: _Corner, q: _Corner, hinge: int, crease, exact: bool) -> _Corner:
+    """The corner that a hinge cuts out of the edge from p to q.
+
+    It lies on that hinge because it was made so, and beside the others as p and q do, whatever its rounded heights
+    say; only where p and q lie on different sides of another hinge is anything tested.
+    """
+    share = p.heights[hinge] / (p.heights[hinge] - q.heights[hinge])
+    if exact:
+        slopes, offsets = crease
+        point = reach = np.array([tidy(v) for v in p.point + share * (q.point - p.point)])
+        heights = terms = slopes @ point + offsets
+    else:
+        parts = ("point", "reach", "heights", "terms")
+        point, reach, heights, terms = (
+            getattr(p, part) + share * (getattr(q, part) - getattr(p, part)) for part in parts
+        )
+    sides, open_ = np.sign(p.sides + q.sides), p.sides * q.sides < 0
+    open_[hinge] = False
+    sides[open_] = _sides(heights[open_], terms[open_], exact)
+    return _Corner(point, reach, heights, terms, sides)
+
+
+def _region(vertices, reach, patterns, J, c, exact: bool) -> Region:
     corners = tuple(tuple(v) if exact else tuple(map(float, v)) for v in vertices)
     if exact:
         return Region(corners, patterns, sp.Matrix(J.tolist()), sp.Matrix(c.tolist()))

@@ -47,6 +47,49 @@ def test_deep_networks_have_the_same_regions_among_floats(depth, shrink):
         assert abs(np.array(found.image) - image).max() <= 1e-10 * abs(image).max()
 
 
+def test_a_cut_lies_on_its_own_crease():
+    """Left of -5e-6 the slope is -0.6, right of it 0: the crease's rounded place is on neither side of it."""
+    left, right = sorted(
+        regions(hinged_layer([["-3/5", 0]], ["-3/1000000"], B=[[1, 0]]), number="float"), key=lambda r: r.centre
+    )
+    assert left.J[0].tolist() == [-0.6, 0] and right.J[0].tolist() == [0, 0]
+    assert left.centre[0] == pytest.approx(-0.5000025) and right.centre[0] == pytest.approx(0.4999975)
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+@pytest.mark.parametrize("offset", ["1/1000", "1/10000", "1/100000", "1/1000000", "1/10000000"])
+@pytest.mark.parametrize("seed", range(4))
+def test_creases_close_to_each_other_and_to_the_origin(seed, offset, alpha):
+    """Corners are where numbers of size 1 cancel: known to a rounding of these, not of themselves."""
+    draw = random.Random(seed)
+
+    def matrix() -> list:
+        return [[sp.Rational(draw.randint(-16, 16), 16) for _ in range(2)] for _ in range(3)]
+
+    def layer():
+        return hinged_layer(matrix(), [sp.Rational(offset) * a[0] for a in matrix()], B=matrix(), alpha=alpha)
+
+    layers = [layer(), layer()]
+    exact = {region.patterns: region for region in regions(layers)}
+    found = regions(layers, number="float")
+    assert len(found) == len(exact)
+    for region in found:
+        twin = exact[region.patterns]
+        assert region.J.tolist() == np.array(twin.J.tolist(), dtype=float).tolist()
+        assert region.area == pytest.approx(float(twin.area), rel=1e-6)
+
+
+@pytest.mark.parametrize("legs", [(3, 4, 5), (5, 12, 13), (8, 15, 17), (20, 21, 29)])
+def test_what_a_projection_sends_to_zero_has_no_creases_any_more(legs):
+    """I - A^T A is 1e-17 among floats: the next layer shall not cut along it."""
+    p, q, r = map(sp.Integer, legs)
+    project = hinged_layer([[p / r, q / r], [-q / r, p / r]], alpha=1, beta=-1)
+    fold = hinged_layer([[q / r, p / r], [-p / r, q / r]], ["1/3", 0], alpha=1, beta=-1)
+    for layers in ([project] * 3, [project, fold] * 2):
+        patterns = [region.patterns for region in regions(layers, number="float")]
+        assert sorted(patterns) == sorted(region.patterns for region in regions(layers))
+
+
 @pytest.mark.parametrize("degrees", range(3, 180, 11))
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_a_crease_that_is_there_already_is_not_cut_along_again(degrees, scale):
