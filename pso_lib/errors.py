@@ -20,6 +20,7 @@ __all__ = [
     "DataError",
     "NonFiniteError",
     "UndefinedError",
+    "autocast_enabled",
     "checked",
     "device_of",
     "nearest",
@@ -229,14 +230,15 @@ def require_same_dtype(argument: str, value: torch.Tensor, other: str, dtype: to
 def require_dtype(argument: str, value: torch.Tensor, dtype: torch.dtype) -> None:
     """Raise ``ValueError`` unless ``value`` has the weights' ``dtype``; under autocast, which casts, it may be any."""
     require_tensor(argument, value)
-    if value.dtype != dtype and not _autocast(value.device.type):
+    if value.dtype != dtype and not autocast_enabled(value.device.type):
         raise ValueError(
             f"{argument} is {value.dtype}, the weights are {dtype}; pass {argument}.to({dtype}), or move the network: "
             f"network.to({value.dtype if value.is_floating_point() else 'torch.float64'})."
         )
 
 
-def _autocast(device: str) -> bool:
+def autocast_enabled(device: str) -> bool:
+    """Whether torch.autocast is on for this type of device."""
     try:
         return torch.is_autocast_enabled(device)
     except TypeError:  # torch before 2.4

@@ -798,11 +798,12 @@ LEFT_OUT = {
         "Crossing Kawasaki NormalForm Splitting Facet Region Raw Matrix Spread Journal Images Text Workload"
     ),
     "errors, and what raises them": (
-        "DataError NonFiniteError UndefinedError NotFlatFoldable ResultError checked device_of nearest "
+        "DataError NonFiniteError UndefinedError NotFlatFoldable ResultError autocast_enabled checked device_of nearest "
         "require_attributes require_choice require_dtype require_finite require_floating require_int "
         "require_keys require_labels require_betas require_matrix require_number require_outside_optimizer "
         "require_positive require_positive_int require_real require_rows require_same_dtype require_shape "
-        "require_tensor require_factor require_ranks require_rounding check_idx check_limit methods_fit"
+        "require_tensor require_factor require_ranks require_rounding require_plain_surroundings require_same_outputs "
+        "require_stackable check_idx check_limit methods_fit"
     ),
     "no arguments": ("relu absolute maxmin tanh gelu silu softplus names scale use_style provenance"),
     "plain data and interfaces, checked by what uses them": (

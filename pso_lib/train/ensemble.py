@@ -18,11 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from pso_lib.errors import (
@@ -37,17 +35,16 @@ from pso_lib.errors import (
     require_tensor,
 )
 from pso_lib.nn.init import layers_of
-from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers, hits
 from pso_lib.train.optimizers import require_betas
-from pso_lib.train.stacked import Adam, Buffers, Group, rule, views
+from pso_lib.train.stackable import require_plain_surroundings, require_same_outputs, require_stackable
+from pso_lib.train.stacked import Adam, Buffers, Group, views
 
 __all__ = ["Ensemble"]
 
 GROUP = 5  # networks in a group on a CPU: enough to hide the cost of a call, few enough for the cache
 WORKERS = 4  # threads that hold groups; with more, Python's lock would bind
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # of a module
 CHUNK = 20  # layers between two calls of Adam: their gradients are still in the cache then
 
 
@@ -64,19 +61,21 @@ class Ensemble:
 
     Raises:
         TypeError, ValueError: no or unlike networks, and what this engine does not know: other layers or
-            activations, ``orthogonal="always"`` and other parametrisations, subclasses with a ``forward`` of their
-            own, hooks, further parameters or buffers, weights that are shared, frozen or not finite. In the end
-            the stack must compute what the networks do, part by part, on a few rows.
+            activations, ``orthogonal="always"`` and other parametrisations, subclasses and objects with methods of
+            their own, hooks, further parameters or buffers, weights that are shared, overlap, or are frozen or not
+            finite. In the end the stack must compute what the networks do, part by part, on a few rows.
+        RuntimeError: under autocast, and while torch holds hooks for every module or optimiser; so do ``gradients``
+            and ``train``.
     """
 
     @checked
     def __init__(self, networks: Sequence[DeepNetwork]):
         self.networks = list(networks)
-        _check_networks(self.networks)
+        require_stackable(self.networks)
         first = self.networks[0]
         self.layout = {name: p.shape for name, p in first.named_parameters()}
         lift, readout = first.lift, first.readout
-        assert isinstance(lift, nn.Linear) and isinstance(readout, nn.Linear)  # _check_networks has seen to it
+        assert isinstance(lift, nn.Linear) and isinstance(readout, nn.Linear)  # require_stackable has seen to it
         self.layer, self.depth, self.dim = layers_of(first)[0], first.depth, first.dim
         self.inputs, self.classes = lift.in_features, readout.out_features
         self.count = sum(p.numel() for p in first.parameters())
@@ -91,13 +90,14 @@ class Ensemble:
     @torch.no_grad()
     def restack(self) -> None:
         """Copy the networks' weights into the stack, after they were changed from outside."""
-        _check_networks(self.networks)
+        require_plain_surroundings(self.weights.device)
+        require_stackable(self.networks)
         rows = [torch.cat([p.reshape(-1) for p in network.parameters()]) for network in self.networks]
         for index, row in enumerate(rows):
             require_finite(f"networks[{index}]", row)
         for row, to in zip(rows, self.weights, strict=True):
             to[: self.count].copy_(row)
-        self._compare()
+        require_same_outputs(self)
 
     @torch.no_grad()
     def unstack(self) -> list[DeepNetwork]:
@@ -110,23 +110,6 @@ class Ensemble:
             for piece, parameter in zip(row[: self.count].split(sizes), network.parameters(), strict=True):
                 parameter.copy_(piece.view_as(parameter))
         return self.networks
-
-    def _compare(self) -> None:
-        """The stack against the networks, part by part: through many layers rounding alone may grow without end."""
-        layers, (lift, lift_b), (readout, readout_b) = views(self, self.weights, self.depth)
-        x, h = _some_rows(self.inputs, self.weights), _some_rows(self.dim, self.weights)
-        start, end = (v.expand(len(self), *v.shape) for v in (x, h))
-        parts = [
-            ("lift", torch.baddbmm(lift_b, start, lift.mT)),
-            ("readout", torch.baddbmm(readout_b, end, readout.mT)),
-        ]
-        parts += [(f"layers.{place}", self._layer(end, *weights)) for place, weights in enumerate(layers)]
-        for path, ours in parts:
-            modules, points = (network.get_submodule(path) for network in self.networks), x if path == "lift" else h
-            _require_equal(f".{path}", ours, [module(points) for module in modules])
-        paths = ("lift", *(f"layers.{place}" for place in range(self.depth)), "readout")
-        one_by_one = [reduce(_apply, map(network.get_submodule, paths), x) for network in self.networks]
-        _require_equal("", torch.stack(one_by_one), [network(x) for network in self.networks])
 
     def _layer(self, h: Tensor, A: Tensor, B: Tensor | None, b: Tensor | None) -> Tensor:
         """One layer of every network, (E, N, n) to the same."""
@@ -178,6 +161,7 @@ class Ensemble:
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Loss (E,), and per network the gradient of each parameter by name, for x (N, d) or (E, N, d), y alike."""
         self._require_points(x)
+        require_plain_surroundings(x.device)
         shape = (len(self), x.shape[-2])
         if tuple(y.shape) not in (shape[1:], shape):
             raise ValueError(
@@ -314,32 +298,6 @@ def _evaluate(ensemble: Ensemble, images, histories: list[History], step: int, a
         at_eval(step, ensemble)
 
 
-def _some_rows(width: int, like: Tensor) -> Tensor:
-    """Four rows of numbers of size 1, the same on every device, that touch no random generator."""
-    grid = torch.arange(1, 4 * width + 1, dtype=torch.float64, device="cpu").view(4, width)
-    return torch.cos(grid * grid).to(like)
-
-
-def _apply(h: Tensor, layer: nn.Module) -> Tensor:
-    return layer(h)
-
-
-def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
-    """Up to rounding, relative to a network's largest number; what has overflowed is left aside."""
-    theirs = torch.stack(outputs)  # (E, N, m)
-    finite, info = theirs.isfinite(), torch.finfo(theirs.dtype)
-    tf32 = theirs.is_cuda and theirs.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    scale = torch.where(finite, theirs, 0).abs().amax((1, 2), keepdim=True)
-    tolerance = min(1e3 * (2**-11 if tf32 else info.eps), 0.05) * scale + info.tiny
-    same = (((ours - theirs).abs() <= tolerance) | ~finite).flatten(1).all(1)
-    if not same.all():
-        name = f"networks[{same.tolist().index(False)}]{part}"
-        raise ValueError(
-            f"{name} computes something else than the ensemble would train: their outputs differ on the same rows. "
-            "Use training.train for it."
-        )
-
-
 def _check_adam(betas, eps) -> None:
     require_betas(betas)
     if not 0 <= eps < math.inf:
@@ -357,6 +315,8 @@ def _rates(lr, count: int) -> list[float]:
 
 
 def _check_training(ensemble, images, generators) -> None:
+    require_plain_surroundings(ensemble.weights.device)
+    require_stackable(ensemble.networks)  # hooks may have come since
     _check_fit(ensemble.networks[0], images)
     for index, row in enumerate(ensemble.weights):
         require_finite(f"weights of network {index}", row)
@@ -373,135 +333,3 @@ def _check_training(ensemble, images, generators) -> None:
             "generators holds one generator twice; two networks would tear its numbers apart. Give each its own; "
             "for equal minibatches seed them alike."
         )
-
-
-def _check_networks(networks: list) -> None:
-    if not networks:
-        raise ValueError("networks is empty; give at least one DeepNetwork.")
-    owners: dict = {}  # of each parameter, and of the memory it lies in
-    for index, network in enumerate(networks):
-        shape = _signature(index, network)
-        if index == 0:
-            first = shape
-        for part, given in shape.items():
-            if given != first[part]:
-                raise ValueError(
-                    f"networks[{index}] has {part} {given}, networks[0] has {first[part]}; an ensemble is of one "
-                    "shape. Build them alike, or make one Ensemble for each shape."
-                )
-        for name, parameter in network.named_parameters():
-            own = f"networks[{index}].{name}"
-            owner = owners.setdefault((parameter.device, parameter.data_ptr()), own)
-            if owner != own:
-                raise ValueError(
-                    f"{own} is {owner}; an ensemble would train two copies of it. Give each network weights of its "
-                    "own, by copy.deepcopy, and each network once."
-                )
-
-
-def _signature(index: int, network) -> dict:
-    """What must agree between the networks; raises for what no ensemble can train."""
-    name = f"networks[{index}]"
-    if not isinstance(network, DeepNetwork):
-        raise TypeError(f"{name} is a {type(network).__name__}; give DeepNetwork objects, as deep_network makes them.")
-    _require_own(name, network, DeepNetwork, "forward", "trunk", "_lifted")
-    affines: dict[str, nn.Linear] = {}
-    for end in ("lift", "readout"):
-        affine = getattr(network, end)
-        if not isinstance(affine, nn.Linear):
-            raise ValueError(f"{name} has no affine {end}; build it with inputs= and classes=.")
-        _require_own(f"{name}.{end}", affine, nn.Linear, "forward")
-        if affine.bias is None:
-            raise ValueError(f"{name}.{end} has no bias; build it with inputs= and classes=.")
-        affines[end] = affine
-    kinds = []
-    for place, layer in enumerate(network.layers):
-        where = f"{name}.layers[{place}]"
-        if not isinstance(layer, Layer):
-            raise TypeError(f"{where} is a {type(layer).__name__}, not a pso_lib Layer; use training.train for it.")
-        if layer.orthogonal == "always":
-            raise ValueError(
-                f'{where} has orthogonal="always"; its weights are no plain matrices. Make the layer with '
-                'orthogonal="start", or use training.train.'
-            )
-        _require_own(where, layer, Layer, "forward", "preactivation", "_branch", "B", "has_own_B")
-        kind = {key: getattr(layer, key) for key in ("dim", "hidden", "alpha", "beta", "outer")}
-        kinds.append({**kind, "bias": layer.b is not None, "activation": rule(layer.activation).name})
-        if kinds[-1] != kinds[0]:
-            raise ValueError(f"{where} is {layer!r}, its first layer {network.layers[0]!r}; all layers must be alike.")
-    _require_layout(name, network)
-    parameters = list(network.parameters())
-    if not all(p.requires_grad for p in parameters):
-        raise ValueError(f"{name} has frozen parameters; unfreeze them with requires_grad_(), or use training.train.")
-    kinds_of = {(p.dtype, p.device) for p in parameters}
-    if len(kinds_of) > 1:
-        raise ValueError(f"{name} mixes dtypes or devices, {kinds_of}; move it with network.to(...).")
-    dtype, device = kinds_of.pop()
-    if device.type == "meta":
-        raise ValueError(f"{name} is on meta and has no numbers; build it on a device that holds them.")
-    ends = {"inputs": affines["lift"].in_features, "classes": affines["readout"].out_features}
-    return {"depth": network.depth, **kinds[0], **ends, "dtype": dtype, "device": device}
-
-
-def _require_own(name: str, module: nn.Module, kind: type, *methods: str) -> None:
-    """Refuse a module that computes by other methods than its ``kind``, or with weights that are not plain."""
-    if parametrize.is_parametrized(module):
-        weight, chain = next(module.get_submodule("parametrizations").named_children())
-        by = type(next(chain.children())).__name__
-        raise ValueError(
-            f"{name}.{weight} is parametrised by {by}; its weights are no plain matrices. Remove it "
-            f"with torch.nn.utils.parametrize.remove_parametrizations({name}, {weight!r}), or use training.train."
-        )
-    for method in methods:
-        if method in vars(module) or getattr(type(module), method) is not getattr(kind, method):
-            raise TypeError(
-                f"{name} is a {type(module).__name__} with a {method} of its own, and the ensemble would compute "
-                f"{kind.__name__}'s; use training.train for it."
-            )
-
-
-def _require_layout(name: str, network: DeepNetwork) -> None:
-    """Refuse hooks, buffers, and any parameters but those of the layers, the lift and the readout, in this order."""
-    for path, module in network.named_modules():
-        hooks = [kind for kind in HOOKS if getattr(module, kind, None)]
-        if hooks:
-            raise ValueError(
-                f"{name}{'.' if path else ''}{path} has a hook ({hooks[0].strip('_')}), which an ensemble would not "
-                "call; remove it, or use training.train."
-            )
-    for path, parameter in network.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise ValueError(
-                f"{name}.{path} has a hook on its gradient, which an ensemble would not call; remove it, or use "
-                "training.train."
-            )
-    if buffers := [path for path, _ in network.named_buffers()]:
-        raise ValueError(
-            f"{name} has a buffer, {buffers[0]!r}, of which an ensemble knows nothing; use training.train."
-        )
-    found = {path: tuple(p.shape) for path, p in network.named_parameters(remove_duplicate=False)}
-    wanted = _layout(network)
-    if found == wanted and list(found) == list(wanted) == [path for path, _ in network.named_parameters()]:
-        return
-    odd = [path for path in found if found[path] != wanted.get(path)]
-    why = f"another parameter, {odd[0]!r} of shape {found[odd[0]]}" if odd else "them shared or in another order"
-    raise ValueError(
-        f"{name} must have the parameters {', '.join(list(wanted)[:4])} … {list(wanted)[-1]}, each once and in this "
-        f"order; it has {why}. Build it with deep_network, or use training.train."
-    )
-
-
-def _layout(network: DeepNetwork) -> dict[str, tuple[int, ...]]:
-    """The parameters by name, as an ensemble stacks them."""
-    layout: dict[str, tuple[int, ...]] = {}
-    first = layers_of(network)[0]
-    for place in range(network.depth):
-        layout[f"layers.{place}.A"] = (first.hidden, first.dim)
-        if first.has_own_B:
-            layout[f"layers.{place}._B"] = (first.hidden, first.dim)
-        if first.b is not None:
-            layout[f"layers.{place}.b"] = (first.hidden,)
-    for end in ("lift", "readout"):
-        affine = getattr(network, end)
-        layout |= {f"{end}.weight": (affine.out_features, affine.in_features), f"{end}.bias": (affine.out_features,)}
-    return layout

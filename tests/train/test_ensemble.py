@@ -6,50 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.utils import parametrizations, weight_norm
+from stacks import KINDS, TOLERANCE, build, close, seeded
+from torch.nn.utils import parametrizations
 
 from pso_lib.data import load
-from pso_lib.nn.activations import PiecewiseAffine
-from pso_lib.nn.layers import Layer
-from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
-from pso_lib.train import ensemble as engine
+from pso_lib.nn.networks import deep_network, plain_network
 from pso_lib.train.ensemble import Ensemble
 from pso_lib.train.loop import accuracy, train
-
-KINDS = {
-    "residual": {"layer": "residual", "beta": -2.0, "orthogonal": "start"},
-    "feedforward": {"layer": "feedforward"},
-    "fold": {"layer": "fold", "hidden": 5},
-    "modified": {"layer": "modified_feedforward"},
-    "textbook": {"layer": "feedforward", "outer": "identity"},
-    "textbook abs": {"layer": "feedforward", "outer": "identity", "activation": "abs"},
-    "identity tanh": {"layer": "feedforward", "outer": "identity", "beta": 0.7, "activation": "tanh"},
-    "identity gelu": {"layer": "residual", "outer": "identity", "beta": -0.5, "activation": "gelu"},
-    "wide silu": {"layer": "residual", "hidden": 12, "beta": 0.5, "activation": "silu"},
-    "no bias": {"layer": "residual", "bias": False, "beta": 0.5, "activation": "leaky_relu"},
-}
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
-
-
-def build(count: int = 3, depth: int = 5, dim: int = 8, dtype=torch.float32, **options) -> list:
-    def one(seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        return deep_network(depth, dim, inputs=64, classes=10, dtype=dtype, generator=generator, **options)
-
-    return [one(seed) for seed in range(count)]
-
-
-def seeded(count: int = 3) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(10 + e) for e in range(count)]
-
-
-def close(ours, theirs, dtype) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -116,138 +84,6 @@ def test_it_learns_with_one_rate_for_all(digits):
     ensemble = Ensemble([plain_network(3, 32, inputs=64, classes=10) for _ in range(2)])
     histories = ensemble.train(digits, steps=200, lr=3e-3)
     assert all(h.final_accuracy > 0.85 for h in histories)
-
-
-@pytest.mark.parametrize(
-    "networks, words",
-    [
-        (lambda: [], "empty"),
-        (lambda: [torch.nn.Linear(2, 2)], "deep_network"),
-        (
-            lambda: build(1) + build(1, depth=6),
-            r"networks\[1\] has depth 6, networks\[0\] has 5.*one Ensemble for each",
-        ),
-        (lambda: build(1) + build(1, layer="residual"), "alpha"),
-        (lambda: build(1) + build(1, activation="abs"), "activation"),
-        (lambda: build(1) + build(1, dtype=torch.float64), "dtype"),
-        (lambda: build(activation="maxmin"), "no kernels.*training.train"),
-        (lambda: build(activation=PiecewiseAffine("steep", [0], [0, 2])), "no kernels"),
-        (lambda: build(orthogonal="always"), 'orthogonal="start"'),
-        (lambda: [deep_network(2, 4)], "inputs= and classes="),
-    ],
-)
-def test_it_refuses(networks, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        Ensemble(networks())
-
-
-def test_it_refuses_frozen_and_broken_weights():
-    frozen, broken = build(), build()
-    frozen[1].lift.bias.requires_grad_(False)
-    with pytest.raises(ValueError, match="requires_grad_"):
-        Ensemble(frozen)
-    with torch.no_grad():
-        broken[2].layers[0].A[0, 0] = math.nan
-    with pytest.raises(ValueError, match=r"networks\[2\].*lower learning rate"):
-        Ensemble(broken)
-
-
-def changed(change) -> list:
-    networks = build()
-    change(networks)
-    return networks
-
-
-class Doubled(Layer):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-class Shifted(DeepNetwork):
-    def trunk(self, h):
-        return super().trunk(h) + 1
-
-
-class Bent(PiecewiseAffine):
-    def forward(self, z):
-        return super().forward(z) ** 2
-
-
-def doubled(networks) -> None:
-    networks[1].layers[2] = Doubled(8, alpha=0.0, beta=1.0)
-
-
-def reordered(networks) -> None:
-    lift = networks[2].lift
-    del networks[2].lift
-    modules = networks[2]._modules
-    networks[2]._modules = {"lift": lift, **modules}
-
-
-def bent(networks) -> None:
-    networks[0].layers[1].activation = Bent("relu", [0], [0, 1])
-
-
-def wrapped(networks) -> None:
-    forward = networks[1].lift.forward
-    networks[1].lift.forward = lambda x: 2 * forward(x)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (
-            lambda n: parametrizations.weight_norm(n[1].lift),
-            r"networks\[1\].lift.weight is parametrised by _WeightNorm",
-        ),
-        (lambda n: parametrizations.weight_norm(n[1].layers[2], "A"), r"networks\[1\].layers\[2\].A is parametrised"),
-        (lambda n: parametrizations.spectral_norm(n[2].readout), r"networks\[2\].readout.weight .* by _SpectralNorm"),
-        (lambda n: parametrizations.orthogonal(n[0].layers[0], "_B"), r"layers\[0\]._B is parametrised"),
-        (lambda n: weight_norm(n[1].lift), "lift has a hook"),
-        (lambda n: n[1].layers[3].register_forward_hook(lambda m, x, y: 2 * y), "layers.3 has a hook"),
-        (lambda n: n[1].register_forward_pre_hook(lambda m, x: None), r"networks\[1\] has a hook"),
-        (lambda n: n[1].lift.register_full_backward_hook(lambda m, i, o: None), "lift has a hook .backward_hooks"),
-        (lambda n: n[1].lift.register_full_backward_pre_hook(lambda m, o: None), "lift has a hook"),
-        (lambda n: n[1].layers[0].activation.register_forward_hook(lambda m, x, y: -y), "activation has a hook"),
-        (lambda n: n[2].lift.bias.register_hook(lambda g: 2 * g), "lift.bias has a hook on its gradient"),
-        (lambda n: n[2].lift.bias.register_post_accumulate_grad_hook(lambda p: None), "hook on its gradient"),
-        (doubled, "layers.2. is a Doubled with a forward of its own"),
-        (lambda n: n.append(Shifted(n[0].layers, n[0].lift, n[0].readout)), "Shifted with a trunk of its own"),
-        (wrapped, "lift is a Linear with a forward of its own"),
-        (bent, "no kernels here"),
-        (lambda n: setattr(n[1], "scale", torch.nn.Parameter(torch.ones(3))), "another parameter, 'scale'"),
-        (lambda n: n[1].register_buffer("mean", torch.zeros(3)), "has a buffer, 'mean'"),
-        (lambda n: setattr(n[1].layers[1], "A", torch.nn.Parameter(torch.ones(8, 4))), "'layers.1.A' of shape .8, 4."),
-        (reordered, "another order"),
-        (lambda n: n[1].layers.__setitem__(1, n[1].layers[0]), "shared or in another order"),
-        (lambda n: n.append(n[0]), r"networks\[3\].layers.0.A is networks\[0\].layers.0.A; .*two copies"),
-        (lambda n: setattr(n[2], "lift", n[1].lift), r"networks\[2\].lift.weight is networks\[1\].lift.weight"),
-        (lambda n: n.append(deep_network(5, 8, inputs=64, classes=10, device="meta")), "is on meta and has no numbers"),
-    ],
-)
-def test_it_refuses_by_name_what_it_does_not_compute(change, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        Ensemble(changed(change))
-
-
-def test_what_slips_through_is_caught_by_its_numbers(monkeypatch):
-    """Whatever makes a network compute something else: here the check for hooks itself is put out of action."""
-    monkeypatch.setattr(engine, "HOOKS", ())
-    for place in ("layers.4", "lift", "readout", ""):
-        networks = build()
-        networks[1].get_submodule(place).register_forward_hook(lambda m, x, y: 1.001 * y)
-        with pytest.raises(ValueError, match=rf"networks\[1\]{place and '.' + place} computes something else"):
-            Ensemble(networks)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_deep_and_wild_networks_are_accepted(dtype):
-    """Rounding grows through 200 layers, numbers over- and underflow: none of it is another network."""
-    for options in ({"layer": "residual"}, {"activation": "tanh"}, {"layer": "feedforward"}, {"layer": "fold"}):
-        networks = build(2, depth=200, dtype=dtype, **options)
-        for layer in networks[1].layers:
-            layer.set_weights(A=3 * layer.A)
-        Ensemble(networks)
 
 
 def test_weights_of_any_layout_survive_the_stack():
