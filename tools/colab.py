@@ -1,15 +1,18 @@
-"""Write the Colab edition: every chapter as a plain notebook, for Colab and GitHub, which know no directives and roles.
+"""Write the plain edition: every chapter as a notebook for Colab, JupyterLab and GitHub, which know no directives.
 
     python tools/colab.py                 writes _build/colab/book/*.ipynb
     python tools/colab.py --out FOLDER    writes FOLDER/book/*.ipynb
 
 Boxes become bold paragraphs, references and citations become links into the published book, solutions fold away, and a
-set-up cell stands in front. The workflow publishes the folder as the branch that the book's Colab button opens.
+set-up cell stands in front, which installs the commit that the notebook was made from. The workflow publishes the
+folder as the branch that the book's Colab button opens; as a Sphinx extension (in _config.yml) this file also puts the
+plain edition where the download button of a page looks for its notebook.
 """
 
 import argparse
 import copy
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,25 +22,53 @@ import nbformat
 import book
 
 SETUP = """\
-# Set-up: takes pso_lib from this clone or installation; elsewhere (Colab) fetches it and leaves torch as it is.
-import importlib.util, subprocess, sys
-from pathlib import Path
+# @title Set-up: takes pso_lib from this clone or installation; elsewhere (Colab) fetches it. torch stays as it is.
+def _set_up():
+    import importlib.util, subprocess, sys
+    from pathlib import Path
 
-clones = [p for p in [Path.cwd(), *Path.cwd().parents] if (p / "pso_lib" / "__init__.py").is_file()]
-sys.path[:0] = [str(p) for p in clones[:1]]
-if importlib.util.find_spec("pso_lib") is None:
-    address = "git+{repository}"
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--no-deps", address])
-    importlib.invalidate_caches()
-import pso_lib, torch
+    class Stop(Exception):
+        def _render_traceback_(self):  # one sentence in place of a traceback
+            return [f"Stopped: {self}"]
 
-gpu = torch.cuda.is_available()
-device = torch.cuda.get_device_name().split()[-1] if gpu else "CPU (Runtime › Change runtime type › GPU is faster)"
-print(f"pso_lib {{pso_lib.__version__}} · torch {{torch.__version__.split('+')[0]}} · {{device}}")"""
+    def missing(*names):
+        importlib.invalidate_caches()
+        return [name for name in names if importlib.util.find_spec(name) is None]
+
+    def install(*what):
+        run = [sys.executable, "-m", "pip", "install", "-q", *what]
+        done = subprocess.run(run, capture_output=True, text=True)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Stop(f"pip could not install {what[-1]} ({why}). Is there a network? Then run this cell again.")
+
+    clones = [p for p in [Path.cwd(), *Path.cwd().parents] if (p / "pso_lib" / "__init__.py").is_file()]
+    sys.path[:0] = [str(p) for p in clones[:1]]
+    if large := missing("torch", "torchvision", "numpy", "matplotlib", "sklearn"):
+        raise Stop(f"{', '.join(large)} missing. pip install torch torchvision numpy matplotlib scikit-learn")
+    if missing("pso_lib"):
+        install("--no-deps", "git+{repository}@{commit}")
+        if small := missing("pooch", "sympy", "tqdm"):
+            install(*small)
+        importlib.invalidate_caches()
+    import pso_lib, torch
+
+    gpu = torch.cuda.get_device_name().split()[-1] if torch.cuda.is_available() else "CPU"
+    print(f"pso_lib {pso_lib.__version__} · torch {torch.__version__.split('+')[0]} · {gpu}")
+
+
+_set_up()
+del _set_up"""
+
+LONG = 10  # seconds; a cell that takes longer says so
 
 BANNER = """\
 *The runnable edition of [{title}]({url}), a chapter of [Folded Space]({home}). Run the cells from top to
-bottom; change a line and run it again. The next cell sets up the library.*"""
+bottom; change a line and run it again. The next cell sets up the library.{runtime}*"""
+
+RUNTIME = " It trains networks: on Colab, *Runtime › Change runtime type* offers a GPU, which this notebook asks for."
+
+TRAINS = re.compile(r"\bcuda\b|\blive\(")  # what a chapter says that uses a GPU where there is one
 
 ROLE = re.compile(r"\{(?P<name>[a-zA-Z][\w:.-]*)\}(?P<ticks>`+)(?P<text>.+?)(?P=ticks)(?!`)", re.S)
 LEFTOVER = re.compile(
@@ -233,11 +264,16 @@ class Converter:
         return joined if role in ("cite:t", "cite:ct") else f"({joined})"
 
     # ---- cells ----
-    def cells(self, cells: list) -> list:
-        """All cells of a chapter, captions under their figures, solutions folded away."""
+    def cells(self, cells: list, seconds: dict | None = None) -> list:
+        """All cells of a chapter, captions under their figures, solutions folded away; a long cell says how long.
+
+        ``seconds``: of the cells by their id, as recorded.
+        """
         out = []
         for cell in cells:
             if cell.cell_type == "code":
+                if (taken := (seconds or {}).get(cell.get("id"), 0)) >= LONG:
+                    out.append(nbformat.v4.new_markdown_cell(f"*The next cell takes {spoken(taken)} on one CPU core.*"))
                 out.append(self.code(cell))
                 figure = labels.cell_figure(cell)
                 if figure["caption"]:
@@ -291,6 +327,11 @@ def split_reference(text: str) -> tuple[str, str]:
     return (match[1], match[2].strip()) if match else ("", text.strip())
 
 
+def spoken(seconds: float) -> str:
+    """A time as one says it: nobody's machine is ours."""
+    return f"about {round(seconds, -1):.0f} s" if seconds < 95 else f"about {seconds / 60:.0f} minutes"
+
+
 def bibliography(root: Path = book.ROOT) -> dict[str, tuple[str, str]]:
     """Key to (names as a text cites them, year) for every entry of the bibliography."""
     from pybtex.database import parse_file
@@ -306,9 +347,24 @@ def bibliography(root: Path = book.ROOT) -> dict[str, tuple[str, str]]:
     return found
 
 
+def commit_of(root: Path = book.ROOT) -> str:
+    """What the set-up cell installs: the commit of the checkout, the branch where git knows none."""
+    git = ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        found = ""
+    return found or book.config(root)["repository"]["branch"]
+
+
 def setup_source(root: Path = book.ROOT) -> str:
-    """The set-up cell, with the project's address in it."""
-    return SETUP.replace("{repository}", book.repository_url(root)).replace("{{", "{").replace("}}", "}")
+    """The set-up cell, with the project's address and the commit in it."""
+    return SETUP.replace("{repository}", book.repository_url(root)).replace("{commit}", commit_of(root))
+
+
+def uses_gpu(notebook) -> bool:
+    """Whether a chapter trains on a GPU where there is one."""
+    return any(TRAINS.search(cell.source) for cell in notebook.cells if cell.cell_type == "code")
 
 
 def convert(path: Path, targets: dict, titles: dict, root: Path = book.ROOT):
@@ -316,14 +372,16 @@ def convert(path: Path, targets: dict, titles: dict, root: Path = book.ROOT):
     notebook = book.read(path)
     converter = Converter(path.stem, targets, titles, root)
     title = converter.inline(titles[path.stem])
-    banner = BANNER.format(title=title, url=converter.url(path.stem), home=converter.home)
+    gpu = uses_gpu(notebook)
+    runtime = RUNTIME if gpu else ""
+    banner = BANNER.format(title=title, url=converter.url(path.stem), home=converter.home, runtime=runtime)
     front = [nbformat.v4.new_markdown_cell(banner), nbformat.v4.new_code_cell(setup_source(root))]
-    cells = front + converter.cells(notebook.cells)
+    cells = front + converter.cells(notebook.cells, notebook.metadata.get(book.RECORD_KEY, {}).get("seconds"))
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number:03d}"  # a copy made by a machine: count, so that the same input gives the same file
     metadata = {
-        "accelerator": "GPU",
-        "colab": {"gpuType": "T4", "provenance": [], "toc_visible": True},
+        **({"accelerator": "GPU"} if gpu else {}),
+        "colab": {**({"gpuType": "T4"} if gpu else {}), "provenance": [], "toc_visible": True},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
@@ -346,16 +404,29 @@ def leftovers(notebook) -> list[str]:
 def write_edition(out: Path, root: Path = book.ROOT) -> list[Path]:
     """Write every chapter into ``out``/book; return the files. Raises ``Unknown`` where a chapter cannot be written."""
     targets, titles = labels.collect(root)
+    (out / "book").mkdir(parents=True, exist_ok=True)
     written = []
     for path in book.chapters(root):
         notebook = convert(path, targets, titles, root)
         if left := leftovers(notebook):
             raise Unknown(f"{path.name}: not plain, {'; '.join(left)}")
         target = out / "book" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
         book.write(notebook, target)
         written.append(target)
     return written
+
+
+def write_downloads(app, exception) -> None:
+    """After a build: the download button of a chapter hands out its plain edition."""
+    sources = Path(app.outdir) / "_sources"
+    if exception is None and app.builder.format == "html" and sources.is_dir():
+        write_edition(sources, Path(app.srcdir))
+
+
+def setup(app):
+    """As a Sphinx extension."""
+    app.connect("build-finished", write_downloads)
+    return {"parallel_read_safe": True}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -365,7 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         written = write_edition(options.out)
     except ValueError as error:
-        print(f"The Colab edition was not written. {error}")
+        print(f"The plain edition was not written. {error}")
         return 1
     print(f"{len(written)} chapter(s) in {options.out}")
     return 0

@@ -8,7 +8,8 @@
 
 The code is formatted by ruff first. The scale is ``quick`` unless PSO_SCALE says otherwise. A second run with
 unchanged code leaves an empty diff.
-A chapter that fails leaves its file as it was.
+A chapter that fails leaves its file as it was. How long a slow cell took is kept in the notebook's metadata, for the
+plain edition to say; a time that is not far from the one that stands there changes nothing.
 """
 
 import argparse
@@ -31,6 +32,7 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 KEPT_CELL_METADATA = ("mystnb", "tags")
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")
+SLOW = 10  # seconds
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,}")
 
 
@@ -45,8 +47,11 @@ def cell_id(cell, seen: dict) -> str:
     return key if seen[key] == 1 else f"{key}-{seen[key]}"
 
 
-def tidy(notebook, scale: str):
-    """Keep what the reader sees, drop what the run left: times, widgets, warnings on stderr, editor settings."""
+def tidy(notebook, scale: str, took: dict[int, float] | None = None, before: dict[str, int] | None = None):
+    """Keep what the reader sees, drop what the run left: times, widgets, warnings on stderr, editor settings.
+
+    ``took``: seconds of each cell by its place; ``before``: those on record, by the cell's id.
+    """
     seen: dict[str, int] = {}
     number = 0
     for cell in notebook.cells:
@@ -57,10 +62,25 @@ def tidy(notebook, scale: str):
             number += 1
             cell.execution_count = number
             cell.outputs = [tidied(output, number) for output in cell.outputs if output.get("name") != "stderr"]
-    record = {"scale": scale, "sha256": book.fingerprint(notebook, scale)}
+    record: dict = {"scale": scale, "sha256": book.fingerprint(notebook, scale)}
+    if slow := slow_cells(notebook, took or {}, before or {}):
+        record["seconds"] = slow
     notebook.metadata = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE, book.RECORD_KEY: record}
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
+
+
+def slow_cells(notebook, took: dict[int, float], before: dict[str, int]) -> dict[str, int]:
+    """Seconds of the cells that take long, to five; what stands on record stays where the new time is like it."""
+    found = {}
+    for place, seconds in took.items():
+        key = notebook.cells[place].id
+        old = before.get(key)
+        if old and 2 / 3 < seconds / old < 3 / 2:
+            found[key] = old
+        elif seconds >= SLOW:
+            found[key] = 5 * round(seconds / 5)
+    return found
 
 
 def tidied(output, number: int):
@@ -100,11 +120,12 @@ def formatted(notebook, path: Path):
 
 
 def execute(path: Path, scale: str, timeout: int):
-    """Run one chapter in a fresh kernel whose working directory is the chapter's folder."""
+    """Run one chapter in a fresh kernel whose working directory is the chapter's folder; and each cell's seconds."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = formatted(book.read(path), path)
+    took: dict[int, float] = {}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -116,6 +137,10 @@ def execute(path: Path, scale: str, timeout: int):
         coalesce_streams=True,
         extra_arguments=["--log-level=40"],  # the kernel's own warnings say nothing about the chapter
         resources={"metadata": {"path": str(path.parent)}},
+        on_cell_execute=lambda cell, cell_index: took.update({cell_index: -time.monotonic()}),
+        on_cell_executed=lambda cell, cell_index, execute_reply: took.update(
+            {cell_index: took[cell_index] + time.monotonic()}
+        ),
     )
     environment = {**os.environ, "PSO_SCALE": scale, "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
     # One thread: sums over threads are added in an order that depends on their number, and on a busy
@@ -130,7 +155,7 @@ def execute(path: Path, scale: str, timeout: int):
         raise ChapterFailed(f"{failing_cell(notebook)}\ntook longer than {timeout} s") from None
     except DeadKernelError:
         raise ChapterFailed(f"{failing_cell(notebook)}\nthe kernel died (out of memory?)") from None
-    return notebook
+    return notebook, took
 
 
 def failing_cell(notebook) -> str:
@@ -167,11 +192,12 @@ def differing(old, new) -> list[int]:
 def record(path: Path, scale: str, timeout: int, verify: bool = False) -> float:
     """Record one chapter; return the seconds it took. Raises ``ChapterFailed`` and then writes nothing."""
     start = time.perf_counter()
-    notebook = execute(path, scale, timeout)
+    notebook, took = execute(path, scale, timeout)
     seconds = time.perf_counter() - start
     for line in warnings_of(notebook):
         print(f"   warning, dropped: {line}")
-    notebook = tidy(notebook, scale)
+    before = book.read(path).metadata.get(book.RECORD_KEY, {}).get("seconds", {})
+    notebook = tidy(notebook, scale, took, before)
     if not verify:
         book.write(notebook, path)
     elif cells := differing(book.read(path), notebook):

@@ -29,6 +29,18 @@ def converter():
     return made
 
 
+# where a GPU is of use; Colab's are scarce, so no other chapter asks for one
+TRAINING = {
+    "building-the-layers",
+    "starts-that-persist",
+    "depth-from-5-to-200",
+    "how-robust-is-it",
+    "necessary-and-enough",
+    "smoothing-a-spectrum",
+    "how-large-a-learning-rate",
+    "depth-and-time",
+}
+
 HOME = f"{book.published_url()}/book"
 
 
@@ -134,7 +146,7 @@ def test_edition_is_whole_clean_and_compiles(edition):
     for path in edition:
         notebook = book.read(path)
         assert colab.leftovers(notebook) == []
-        assert notebook.metadata.accelerator == "GPU"
+        assert (notebook.metadata.get("accelerator") == "GPU") == (path.stem in TRAINING)
         assert notebook.cells[1].source == colab.setup_source()
         for cell in notebook.cells:
             if cell.cell_type == "code":
@@ -167,3 +179,57 @@ def test_setup_cell_never_moves_what_is_installed():
     source = colab.setup_source()
     assert "--no-deps" in source and "--upgrade" not in source and " -U" not in source
     assert source.count(book.repository_url()) == 1
+
+
+def test_setup_cell_installs_the_commit_that_the_notebook_was_made_from(tmp_path):
+    git = subprocess.run(["git", "-C", str(book.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    commit = git.stdout.strip() or "main"
+    assert f"git+{book.repository_url()}@{commit}" in colab.setup_source()
+    (tmp_path / "_config.yml").write_text((book.ROOT / "_config.yml").read_text())
+    assert colab.commit_of(tmp_path) == "main"  # not a checkout
+
+
+IN_A_NOTEBOOK = """
+import importlib.util, subprocess, sys
+from types import SimpleNamespace
+from IPython.core.interactiveshell import InteractiveShell
+
+hidden, kept, asked = {hidden!r}, importlib.util.find_spec, []
+importlib.util.find_spec = lambda name, *rest: None if name in hidden else kept(name, *rest)
+
+def pip(run, **_):
+    asked.append(run[5:])
+    return SimpleNamespace(returncode={status}, stderr="lines\\nERROR: no route to host\\n")
+
+subprocess.run = pip
+shell = InteractiveShell.instance()
+shell.user_ns["device"] = "mine"
+result = shell.run_cell(open({path!r}).read())
+print("went well:", result.success, "device:", shell.user_ns["device"], "asked:", asked)
+"""
+
+
+def in_a_notebook(tmp_path, hidden, status) -> str:
+    """What the set-up cell shows where some modules are missing and pip ends with a status."""
+    cell = tmp_path / "cell.py"
+    cell.write_text(colab.setup_source())
+    code = IN_A_NOTEBOOK.format(hidden=set(hidden), status=status, path=str(cell))
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_setup_cell_that_fails_says_one_sentence_and_stops(tmp_path):
+    said = in_a_notebook(tmp_path, {"pso_lib"}, 1)
+    assert "Stopped: pip could not install git+https://" in said and "(ERROR: no route to host)" in said
+    assert "Traceback" not in said and len(said.splitlines()) <= 4
+    assert "went well: False device: mine" in said
+    said = in_a_notebook(tmp_path, {"pso_lib", "torch"}, 0)
+    assert "Stopped: torch missing. pip install torch torchvision" in said and "asked: []" in said
+
+
+def test_setup_cell_fetches_what_is_missing_beside_the_package(tmp_path):
+    said = in_a_notebook(tmp_path, {"pso_lib", "pooch"}, 0)
+    assert "'--no-deps', 'git+" in said and "['pooch']" in said
+    assert "went well: True device: mine" in said

@@ -91,3 +91,14 @@ def test_fingerprint_depends_on_code_and_scale():
     two = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1"), nbformat.v4.new_code_cell("b = 2")])
     prints = {book.fingerprint(one, "quick"), book.fingerprint(two, "quick"), book.fingerprint(one, "smoke")}
     assert len(prints) == 3
+
+
+def test_a_slow_cell_says_how_long_and_a_like_time_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "SLOW", 0.5)
+    path = notebook(tmp_path, "1 + 1", "import time\ntime.sleep(3)")
+    assert record.main([str(path)]) == 0
+    stored = book.read(path)
+    assert stored.metadata[book.RECORD_KEY]["seconds"] == {stored.cells[2].id: 5}
+    assert record.slow_cells(stored, {1: 0.1, 2: 4.0}, {stored.cells[2].id: 5}) == {stored.cells[2].id: 5}
+    assert record.slow_cells(stored, {1: 0.1, 2: 9.0}, {stored.cells[2].id: 5}) == {stored.cells[2].id: 10}
+    assert record.slow_cells(stored, {1: 0.1, 2: 0.2}, {stored.cells[2].id: 5}) == {}
