@@ -798,8 +798,8 @@ LEFT_OUT = {
         "Crossing Kawasaki NormalForm Splitting Facet Region Raw Matrix Spread Journal Images Text Workload"
     ),
     "errors, and what raises them": (
-        "DataError NonFiniteError UndefinedError NotFlatFoldable ResultError autocast_enabled checked device_of nearest "
-        "require_attributes require_choice require_dtype require_finite require_floating require_int "
+        "DataError NonFiniteError UndefinedError NotFlatFoldable ResultError autocast_enabled checked device_of "
+        "nearest require_attributes require_choice require_dtype require_finite require_floating require_int "
         "require_keys require_labels require_betas require_matrix require_number require_outside_optimizer "
         "require_positive require_positive_int require_real require_rows require_same_dtype require_shape "
         "require_tensor require_factor require_ranks require_rounding require_plain_surroundings require_same_outputs "
@@ -807,7 +807,7 @@ LEFT_OUT = {
     ),
     "no arguments": ("relu absolute maxmin tanh gelu silu softplus names scale use_style provenance"),
     "plain data and interfaces, checked by what uses them": (
-        "Trigger Stepper Baseline Start Experiment Instability Method WorkloadPlan Survival Schema Suite "
+        "Trigger Stepper Baseline Start Experiment Instability Method WorkloadPlan Survival Schema Suite Field "
         "Sources Unit Depth Rule Activation PairFold Smooth"
     ),
     "parts of a network": ("Attention Block MLP ConvBlock SigmaReparam"),
@@ -825,7 +825,7 @@ LEFT_OUT = {
     "run and read experiments: names and records, tested with wrong ones": (
         "experiment live select source summary configuration fingerprint path_of recorded_path schema_of "
         "without_timings "
-        "write suite_named suite_of record_of spectra workload_of baseline_of trigger_of sensitivity scale_of "
+        "write flaw suite_named suite_of record_of spectra workload_of baseline_of trigger_of sensitivity scale_of "
         "number distance measure regained Perturbed best_loss trained training_rates choose"
     ),
     "drawing, looked at": (

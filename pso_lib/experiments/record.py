@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from pso_lib.experiments.schema import DEPTH, SCHEMAS, Schema
+from pso_lib.experiments.schema import DEPTH, PROVENANCE, SCHEMAS, TABLE, TEXT, UNIT, UNIT_TOO, Schema, flaw
 from pso_lib.experiments.summaries import summary
 
 try:
@@ -34,6 +34,7 @@ __all__ = [
     "select",
     "source",
     "summary",
+    "units_done",
     "without_timings",
     "write",
 ]
@@ -45,9 +46,10 @@ RESULTS = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path.cwd()) /
 RECORDED = Path(__file__).resolve().parents[1] / "recorded"
 FORMAT = "pso_lib experiment result"
 VERSION = 1
-YOUNGER = ("hidden",)
+UNTIMED = ("seconds", "date", "commit", "sittings")
+YOUNGER = ("hidden", "halving")
 
-_TOP = {"format": str, "version": int, "experiment": str, "scale": str, "configuration": dict, "provenance": dict}
+_TOP = {"experiment": TEXT, "scale": TEXT, "configuration": TABLE, "provenance": TABLE}
 
 
 class ResultError(ValueError):
@@ -116,14 +118,14 @@ class Journal:
         if not records and not json.dumps(head).encode().startswith(rest):
             raise ResultError(f"{self.path} is no journal of an experiment. {remedy}")
         for number, record in enumerate(records[1:], start=2):
-            if not (
-                isinstance(record, dict)
-                and isinstance(record.get("unit"), str)
-                and isinstance(record.get("runs"), list)
-                and isinstance(record.get("seconds", 0), (int, float))
-                and isinstance(record.get("data", ""), str)
-            ):
-                raise ResultError(f"{self.path} is damaged: line {number} is not a finished unit. {remedy}")
+            why = flaw(record, UNIT, UNIT_TOO)
+            if not why and record["unit"] in self.units:
+                why = f"the unit {record['unit']!r} was there before"
+            if why:
+                raise ResultError(
+                    f"{self.path} is damaged: line {number} is not a finished unit: {why}. Remove the line, and it is "
+                    f"run again. Or: {remedy}"
+                )
             self.units[record["unit"]] = record
         if rest:
             self._file.truncate(len(data) - len(rest))
@@ -267,10 +269,25 @@ def source(result: dict) -> str:
     return "\n".join(
         (
             *made["data"],
-            f"{used['seeds']} seeds; {made['device']}, {made['dtype']}, torch {made['torch']}, {made['date']}",
+            f"{used['seeds']} seeds; {made['device']}, {made['dtype']}, torch {made['torch']}, {_dates(made)}",
             f"python -m pso_lib.experiments run {name} --scale {result['scale']}{''.join(changed)}",
         )
     )
+
+
+def _dates(made: dict) -> str:
+    """The day, or the first and the last, of a record that was made in several sittings."""
+    days = sorted({made["date"], *(one["date"] for one in made.get("sittings", []) if "date" in one)})
+    return " to ".join(dict.fromkeys((days[0], days[-1])))
+
+
+def units_done(name: str, scale: str, folder: Path | None = None) -> int:
+    """How many units of an unfinished run are on disk: whole lines of its journal but for the head. Locks nothing."""
+    path = path_of(name, scale, folder).with_suffix(".journal.jsonl")
+    try:
+        return max(0, path.read_bytes().count(b"\n") - 1)
+    except OSError:
+        return 0
 
 
 def without_timings(result: dict) -> dict:
@@ -279,7 +296,7 @@ def without_timings(result: dict) -> dict:
     Two results of one experiment, made on one machine with one version of torch, are then equal.
     """
     drop = schema_of(result).timings
-    kept = {key: value for key, value in result["provenance"].items() if key not in ("seconds", "date", "commit")}
+    kept = {key: value for key, value in result["provenance"].items() if key not in UNTIMED}
     runs = [{key: value for key, value in run.items() if key not in drop} for run in result["runs"]]
     return result | {"provenance": kept, "runs": runs}
 
@@ -294,18 +311,25 @@ def validate(result, path: Path) -> None:
         refuse("it was not written by pso_lib.experiments")
     if result.get("version") != VERSION:
         refuse(f"its version is {result.get('version')}, this library reads {VERSION}")
-    for key, kind in _TOP.items():
-        if not isinstance(result.get(key), kind):
-            refuse(f"{key!r} is missing or not {kind.__name__}")
+    if why := flaw(result, _TOP):
+        refuse(why)
     if not isinstance(result.get("runs"), list) or not result["runs"]:
         refuse("it holds no runs")
     kind = result.get("kind", DEPTH.name)
     if not isinstance(kind, str) or kind not in SCHEMAS:
         refuse(f"its kind {kind!r} is unknown to this library")
     schema = SCHEMAS[kind]
+    if why := flaw(result["provenance"], PROVENANCE | schema.provenance):
+        refuse(f"provenance: {why}")
     for index, run in enumerate(result["runs"]):
-        if flaw := schema.flaw(run):
-            refuse(f"run {index}: {flaw}")
+        if why := schema.flaw(run):
+            refuse(f"run {index}: {why}")
+    for name, fields in schema.tables.items():
+        if not isinstance(result.get(name, []), list):
+            refuse(f"{name!r} is no list")
+        for index, row in enumerate(result.get(name, [])):
+            if why := flaw(row, fields):
+                refuse(f"{name} {index}: {why}")
     try:
         wanted = Counter(schema.implied(result["configuration"]))
         found = Counter(schema.key(run, result["configuration"]) for run in result["runs"])

@@ -1,12 +1,101 @@
 """What the runs of each kind of experiment must hold, and which runs a configuration implies. Plain data, no torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from math import inf
+from sys import float_info
 
-__all__ = ["DEPTH", "INSTABILITY", "SCHEMAS", "SURVIVAL", "Schema", "methods_fit", "number_type"]
+__all__ = [
+    "DEPTH",
+    "INSTABILITY",
+    "PROVENANCE",
+    "SCHEMAS",
+    "SURVIVAL",
+    "UNIT",
+    "Field",
+    "Schema",
+    "flaw",
+    "methods_fit",
+]
 
-number_type = (int, float)
+_NOUNS = {str: "a text", bool: "true or false", int: "an integer", float: "a finite number", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """What may stand in a field of a record, as JSON knows it.
+
+    Attributes:
+        kind: ``float`` takes integers too; no number is NaN or infinite, and True is none.
+        least, most: the bounds of a number, themselves included; ``above``: a bound that is not.
+        none: whether None may stand there.
+        each: what every entry of a list must be.
+        filled: whether a list must have one.
+    """
+
+    kind: type
+    least: float = -float_info.max
+    most: float = float_info.max
+    above: float = -inf
+    none: bool = False
+    each: "Field | None" = None
+    filled: bool = False
+
+    def holds(self, value) -> bool:
+        """Whether the value may stand there."""
+        if value is None:
+            return self.none
+        if self.kind in (int, float):
+            number = isinstance(value, (int, self.kind)) and not isinstance(value, bool)
+            return number and self.least <= value <= self.most and value > self.above
+        if not isinstance(value, self.kind) or value == "":
+            return False
+        return self.kind is not list or (
+            (bool(value) or not self.filled) and (self.each is None or all(map(self.each.holds, value)))
+        )
+
+    def __str__(self) -> str:
+        words = _NOUNS.get(self.kind, "an object")
+        if self.above > -inf:
+            words += f" above {self.above:g}"
+        elif self.most < float_info.max:
+            words += f" from {self.least:g} to {self.most:g}"
+        elif self.least > -float_info.max:
+            words += f" of at least {self.least:g}"
+        if self.each is not None:
+            words += f" of {'one or more' if self.filled else 'any number'}, each {self.each}"
+        return words + " or null" * self.none
+
+
+TEXT, FLAG, TABLE = Field(str), Field(bool), Field(dict)
+COUNT, INDEX, STEP = Field(int, least=1), Field(int, least=0), Field(int, least=1, none=True)
+POSITIVE, SHARE, SECONDS = Field(float, above=0), Field(float, least=0, most=1), Field(float, least=0)
+LOSS, NUMBER = Field(float, least=0, none=True), Field(float, none=True)
+STEPS = Field(list, each=COUNT)
+
+PROVENANCE = {name: TEXT for name in ("device", "dtype", "torch", "python", "date", "commit")}
+PROVENANCE |= {"threads": COUNT, "seconds": SECONDS, "data": Field(list, each=TEXT, filled=True)}
+UNIT = {"unit": TEXT, "runs": Field(list, each=TABLE)}  # of a journal; and, if they are there:
+UNIT_TOO = {"seconds": SECONDS, "data": TEXT}
+
+
+def flaw(record, fields: Mapping[str, Field], optional: Mapping[str, Field] | None = None) -> str | None:
+    """What is wrong with a record of these fields; None if nothing is. It may have others."""
+    if not isinstance(record, dict):
+        return f"{_short(record)} stands in place of an object"
+    for name, allowed in {**fields, **(optional or {})}.items():
+        if name not in record:
+            if name in fields:
+                return f"{name!r} is missing; it must be {allowed}"
+        elif not allowed.holds(record[name]):
+            return f"{name!r} is {_short(record[name])}; it must be {allowed}"
+    return None
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 @dataclass(frozen=True)
@@ -15,33 +104,53 @@ class Schema:
 
     Attributes:
         name: written into results, but for "depth", whose files are older than the field.
-        fields: what every run must hold, and of which types.
+        fields: what every run must hold; ``optional``: what a run may hold besides.
         timings: those fields of a run that differ from one time to the next.
         overrides: fields of the plan that ``run`` may be given in place of the plan's own.
         key: ``key(run, configuration)`` tells one run of a result from the others.
         implied: ``implied(configuration)``: the keys of all its runs.
-        curve: what a run's curve shows beside its steps.
+        curve: what a run's curve shows at each of its steps, and what may stand there.
+        provenance: what a result's provenance holds beside ``PROVENANCE``.
+        tables: what else a result may hold: lists of records, by their fields.
     """
 
     name: str
-    fields: dict[str, type | tuple[type, ...]]
+    fields: dict[str, Field]
     key: Callable[[dict, dict], tuple]
     implied: Callable[[dict], list[tuple]]
-    curve: str
+    curve: tuple[str, Field]
     timings: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    optional: dict[str, Field] = field(default_factory=dict)
+    provenance: dict[str, Field] = field(default_factory=dict)
+    tables: dict[str, dict[str, Field]] = field(default_factory=dict)
 
     def flaw(self, run) -> str | None:
         """What is wrong with a run; None if nothing is."""
-        for name, of in self.fields.items():
-            if not isinstance(run, dict) or not isinstance(run.get(name, ...), of):
-                return f"{name!r} is missing or of the wrong type"
-        if not 0 <= run.get("test_accuracy", 0) <= 1:
-            return f"test_accuracy is {run['test_accuracy']}"
-        steps, values = (run["curve"].get(name) for name in ("steps", self.curve))
-        if not isinstance(steps, list) or not isinstance(values, list) or len(steps) != len(values):
-            return f"the curve's steps and its {self.curve} differ in number"
-        return None
+        found = flaw(run, self.fields, self.optional) or _columns_flaw("curve", run["curve"])
+        if found:
+            return found
+        name, allowed = self.curve
+        steps, values = run["curve"]["steps"], run["curve"].get(name)
+        column = Field(list, each=allowed, filled=True)
+        if not column.holds(values):
+            return f"the curve's {name} is {_short(values)}; it must be {column}"
+        if len(steps) != len(values):
+            return f"the curve's steps and its {name} differ in number"
+        return _columns_flaw("watched", run["watched"]) if "watched" in run else None
+
+
+def _columns_flaw(name: str, table: dict) -> str | None:
+    """Columns of numbers, and the steps at which they were taken."""
+    for column, values in table.items():
+        allowed = Field(list, each=INDEX if column == "steps" else NUMBER)
+        if not allowed.holds(values):
+            return f"{name!r} has the column {column!r}, {_short(values)}; it must be {allowed}"
+    if "steps" not in table:
+        return f"{name!r} has no steps"
+    if any(b <= a for a, b in pairwise(table["steps"])):
+        return f"the steps of {name!r} do not increase"
+    return None
 
 
 def _depth_key(run: dict, configuration: dict) -> tuple:
@@ -55,42 +164,57 @@ def _depth_runs(configuration: dict) -> list[tuple]:
     return list(product(configuration["datasets"], arms, configuration["depths"], range(configuration["seeds"]), rates))
 
 
+_CHOOSING = {"dataset": TEXT, "arm": TEXT, "depth": COUNT, "lr": POSITIVE, "held_out_accuracy": SHARE}
+
 DEPTH = Schema(
     "depth",
     {
-        "dataset": str,
-        "arm": str,
-        "layer": str,
-        "init": str,
-        "depth": int,
-        "width": int,
-        "seed": int,
-        "lr": float,
-        "epochs": number_type,
-        "test_accuracy": number_type,
-        "diverged": bool,
-        "curve": dict,
+        "dataset": TEXT,
+        "arm": TEXT,
+        "layer": TEXT,
+        "init": TEXT,
+        "depth": COUNT,
+        "width": COUNT,
+        "seed": INDEX,
+        "lr": POSITIVE,
+        "epochs": POSITIVE,
+        "test_accuracy": SHARE,
+        "diverged": FLAG,
+        "curve": TABLE,
     },
     _depth_key,
     _depth_runs,
-    "test_accuracy",
+    ("test_accuracy", SHARE),
     overrides=("epochs", "evaluations"),
+    provenance={"protocol_epochs": POSITIVE},
+    tables={"choosing": _CHOOSING},
 )
 
-_RUN: dict[str, type | tuple[type, ...]] = {
-    "model": str,
-    "method": str,
-    "lr": float,
-    "seed": int,
-    "steps": int,
-    "exploded": bool,
-    "final_loss": (*number_type, type(None)),
-    "triggers": list,
-    "would_fire": list,
-    "recovery": list,
-    "overhead": float,
-    "curve": dict,
-    "watched": dict,
+_RUN = {
+    "model": TEXT,
+    "method": TEXT,
+    "lr": POSITIVE,
+    "seed": INDEX,
+    "steps": COUNT,
+    "exploded": FLAG,
+    "final_loss": LOSS,
+    "triggers": STEPS,
+    "would_fire": STEPS,
+    "recovery": Field(list, each=Field(int, least=0, none=True)),
+    "overhead": SECONDS,
+    "curve": TABLE,
+    "watched": TABLE,
+}
+_OPTIONAL = {
+    "exploded_at": STEP,
+    "ended_at": STEP,
+    "last_loss": LOSS,
+    "accuracy": Field(float, least=0, most=1, none=True),
+    "skipped": STEPS,
+    "regained": Field(int, least=0, none=True),
+    "seconds": SECONDS,
+    "plain_step_ms": LOSS,
+    "trigger_step_ms": LOSS,
 }
 _TIMINGS = ("seconds", "overhead", "plain_step_ms", "trigger_step_ms")
 
@@ -121,14 +245,16 @@ INSTABILITY = Schema(
     _RUN,
     lambda run, configuration: (run["model"], run["method"], run["lr"], run["seed"]),
     _unstable_runs,
-    "loss",
+    ("loss", LOSS),
     _TIMINGS,
     ("seeds",),
+    _OPTIONAL,
+    {"protocol_seeds": COUNT},
 )
 
 SURVIVAL = Schema(
     "survival",
-    _RUN | {"start": str, "depth": int},
+    _RUN | {"start": TEXT, "depth": COUNT},
     lambda run, configuration: (run["start"], run["depth"], run["method"], run["lr"], run["seed"]),
     lambda c: list(
         product(
@@ -139,9 +265,11 @@ SURVIVAL = Schema(
             range(c["seeds"]),
         )
     ),
-    "loss",
+    ("loss", LOSS),
     _TIMINGS,
     ("seeds",),
+    _OPTIONAL,
+    {"protocol_seeds": COUNT},
 )
 
 SCHEMAS = {schema.name: schema for schema in (DEPTH, INSTABILITY, SURVIVAL)}

@@ -121,7 +121,7 @@ def test_a_journal_of_another_configuration_is_refused(tiny, tmp_path):
         (lambda r: r.pop("provenance"), "'provenance' is missing"),
         (lambda r: r.update(runs=[]), "no runs"),
         (lambda r: r["runs"][1].pop("lr"), "run 1: 'lr'"),
-        (lambda r: r["runs"][0].update(test_accuracy=1.5), "test_accuracy is 1.5"),
+        (lambda r: r["runs"][0].update(test_accuracy=1.5), "'test_accuracy' is 1.5"),
         (lambda r: r["runs"][0]["curve"]["steps"].append(7), "differ in number"),
         (lambda r: r.update(experiment="ends"), "renamed"),
     ],

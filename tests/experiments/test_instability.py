@@ -158,7 +158,7 @@ def test_fewer_seeds_are_said_and_epochs_refused(tiny, tmp_path):
         (lambda r: r.update(kind="magic"), "its kind 'magic' is unknown"),
         (lambda r: r["runs"][3].pop("final_loss"), "run 3: 'final_loss' is missing"),
         (lambda r: r["runs"][0].update(exploded="no"), "run 0: 'exploded'"),
-        (lambda r: r["runs"][0]["curve"]["steps"].append(7), "steps and its loss differ"),
+        (lambda r: r["runs"][0]["curve"]["steps"].append(10**6), "steps and its loss differ"),
     ],
 )
 def test_a_damaged_file_is_refused(recorded, tmp_path, damage, part):

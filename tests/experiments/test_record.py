@@ -181,7 +181,13 @@ def test_a_cut_line_is_dropped_and_the_next_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", [b"[]", b"5", b"null", b'"text"', b"{}", b'{"unit": 3, "runs": []}', b'{"unit": "u"}', b"\xff", b"", b"{"]
+    "line",
+    [
+        *(b"[]", b"5", b"null", b'"text"', b"{}", b"\xff", b"", b"{"),
+        *(b'{"unit": 3, "runs": []}', b'{"unit": "u"}', b'{"unit": "u", "runs": [5, null]}'),
+        *(b'{"unit": "u", "runs": [], "seconds": NaN}', b'{"unit": "u", "runs": [], "seconds": true}'),
+        *(b'{"unit": "u", "runs": [], "seconds": -1}', b'{"unit": "u", "runs": [], "data": 7}'),
+    ],
 )
 def test_odd_lines_are_refused(tmp_path, line):
     path = tmp_path / "x.journal.jsonl"
@@ -192,6 +198,16 @@ def test_odd_lines_are_refused(tmp_path, line):
         Journal(path, tiny(), "smoke")
     assert path.read_bytes() == before
     with pytest.raises(ResultError, match="damaged"):  # the refused one does not hold it
+        Journal(path, tiny(), "smoke")
+
+
+def test_a_unit_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "x.journal.jsonl"
+    with Journal(path, tiny(), "smoke") as journal:
+        journal.add("u", {"runs": []}), journal.add("u", {"runs": [{}]})
+    with pytest.raises(
+        ResultError, match="line 3 is not a finished unit: the unit 'u' was there before. Remove the line"
+    ):
         Journal(path, tiny(), "smoke")
 
 
@@ -208,7 +224,7 @@ def change_unit(path: Path, change) -> None:
         (lambda part: part.update(runs=[]), "0 runs in place of 2"),
         (lambda part: part["runs"].pop(), "1 runs in place of 2"),
         (lambda part: part["runs"][1].pop("lr"), "'lr' is missing"),
-        (lambda part: part["runs"].__setitem__(0, 7), "'dataset' is missing"),
+        (lambda part: part["runs"][0].update(width=-5), "'width' is -5"),
         (lambda part: part.pop("data"), "its data or its seconds"),
         (lambda part: part.update(unit="mnist/A/L=2"), "no unit 'mnist/A/L=2' in the plan"),
     ],
