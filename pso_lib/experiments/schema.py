@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise, product
-from math import inf
+from math import inf, isfinite
 from sys import float_info
 
 __all__ = [
@@ -49,11 +49,9 @@ class Field:
         if self.kind in (int, float):
             number = isinstance(value, (int, self.kind)) and not isinstance(value, bool)
             return number and self.least <= value <= self.most and value > self.above
-        if not isinstance(value, self.kind) or value == "":
-            return False
-        return self.kind is not list or (
-            (bool(value) or not self.filled) and (self.each is None or all(map(self.each.holds, value)))
-        )
+        if isinstance(value, list) and self.kind is list:
+            return bool(value or not self.filled) and (self.each is None or all(map(self.each.holds, value)))
+        return isinstance(value, self.kind) and value != ""
 
     def __str__(self) -> str:
         words = _NOUNS.get(self.kind, "an object")
@@ -90,6 +88,9 @@ def flaw(record, fields: Mapping[str, Field], optional: Mapping[str, Field] | No
                 return f"{name!r} is missing; it must be {allowed}"
         elif not allowed.holds(record[name]):
             return f"{name!r} is {_short(record[name])}; it must be {allowed}"
+    for name, value in record.items():  # also of those that nothing is said of
+        if isinstance(value, float) and not isfinite(value):
+            return f"{name!r} is {value}; no number of a record is NaN or infinite"
     return None
 
 

@@ -81,6 +81,7 @@ def cut(part: dict, **changes) -> None:
     [
         ("depth", lambda run: run.update(lr=math.nan), "'lr' is nan; it must be a finite number above 0"),
         ("depth", lambda run: run.update(lr=-1), "'lr' is -1; .*above 0"),
+        ("depth", lambda run: run.update(younger=-math.inf), "'younger' is -inf; no number"),
         ("depth", lambda run: run.update(lr=True), "'lr' is True"),
         ("depth", lambda run: run.update(width=-5), "'width' is -5; it must be an integer of at least 1"),
         ("depth", lambda run: run.update(width=64.0), "'width' is 64.0"),

@@ -1,4 +1,4 @@
-"""The checks that all modules share: what passes, what does not, and what is said then."""
+"""The checks of what needs no tensor: what passes, what does not, and what is said then."""
 
 import numpy as np
 import pytest
@@ -35,36 +35,8 @@ def test_the_nearest_name_is_offered_if_one_is_near():
     assert errors.nearest("xyz", ["floor", "ceil"]) == ""
 
 
-def test_the_first_entry_that_is_not_finite_is_named():
-    errors.require_finite("W", torch.ones(2, 2))
-    with pytest.raises(errors.NonFiniteError, match=r"W holds 2 non-finite value\(s\), the first at index \[0, 1\]"):
-        errors.require_finite("W", torch.tensor([[1.0, torch.nan], [torch.inf, 0.0]]))
-
-
-@pytest.mark.parametrize(
-    "labels, words",
-    [
-        (torch.tensor([0, 3]), "holds the label 3; labels must lie from 0 to 2"),
-        (torch.tensor([-1, 0]), "holds the label -1"),
-        (torch.tensor([[0], [1]]), "must be .N,., one integer per row"),
-        (torch.tensor([0.0, 1.0]), "dtype torch.float32"),
-        (torch.tensor([0]), "2 rows and y 1 labels"),
-    ],
-)
-def test_labels(labels, words):
-    errors.require_labels("y", torch.tensor([0, 2]), 2, 3)
-    with pytest.raises(ValueError, match=words):
-        errors.require_labels("y", labels, 2, 3)
-
-
 def test_a_state_of_another_kind_names_both():
     errors.require_keys("the state", {"a": 1}, ["a"])
     for state in ({"b": 1}, {"a": 1, "b": 2}, {}, None):
         with pytest.raises(ValueError, match=r"the state is of another kind: it needs \['a'\]"):
             errors.require_keys("the state", state, ["a"])
-
-
-def test_generators_draw_where_they_live():
-    assert errors.device_of(torch.Generator()) == torch.device("cpu") and errors.device_of(None, "meta") == "meta"
-    with pytest.raises(TypeError, match=r"generator must be a torch.Generator or None, got 0.*manual_seed\(0\)"):
-        errors.device_of(0)
