@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
 from pso_lib.data import DataError
 from pso_lib.experiments import ResultError, experiment, load, names, run
-from pso_lib.experiments.record import RESULTS, recorded_path
-from pso_lib.experiments.registry import suite_named
+from pso_lib.experiments.record import RESULTS, recorded_path, units_done
+from pso_lib.experiments.registry import suite_named, suite_of
 from pso_lib.scale import SCALES
 
 
@@ -79,7 +80,12 @@ def _say(line: str) -> None:
 def _list() -> None:
     for name in names():
         recorded = [scale for scale in SCALES if recorded_path(name, scale).exists()]
-        print(f"{name:20} {experiment(name).question}" + (f"  [recorded: {', '.join(recorded)}]" if recorded else ""))
+        states = [f"recorded: {', '.join(recorded)}"] if recorded else []
+        for scale in SCALES:
+            if done := units_done(name, scale):
+                plan = experiment(name, scale)
+                states.append(f"{scale} unfinished, {done} of {len(suite_of(plan).units(plan))} units")
+        print(f"{name:20} {experiment(name).question}" + (f"  [{'; '.join(states)}]" if states else ""))
 
 
 def _show(result: dict) -> None:
@@ -91,4 +97,5 @@ def _show(result: dict) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be told to end is Ctrl-C: what is finished is kept
     sys.exit(main())

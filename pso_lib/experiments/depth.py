@@ -3,13 +3,17 @@
 A unit is one data set, one layer type and one depth: all its arms, seeds and rates train side by side. First, where
 the experiment says so, each arm's learning rate is chosen at this depth on held-out training images, which the
 reported runs then train on again.
+
+Where rates are chosen by halving, a unit is one data set, one depth, one arm and one of three stages: all rates for a
+short time, the finalists at full length, the reported runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pso_lib import data
 from pso_lib.experiments import depth_plans, schema
 from pso_lib.experiments.depth_plans import Experiment
+from pso_lib.experiments.halving import choose, final, screen
 from pso_lib.experiments.starts import Start, build, scale_of
 from pso_lib.experiments.suite import Sources, Suite, Unit, number
 from pso_lib.nn.init import seeded
@@ -19,6 +23,7 @@ from pso_lib.train.loop import History
 __all__ = ["DEPTH", "Depth"]
 
 CHOOSING_SEED = 1_000  # no reported run uses it
+STAGES = ("screen", "final", "report")
 TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
 
 
@@ -35,7 +40,15 @@ class Depth(Suite):
         return depth_plans.experiment(name, scale)
 
     def units(self, plan: Experiment) -> list[Unit]:
-        """Shallow depths first, so that a first picture comes early."""
+        """Shallow depths first, so that a first picture comes early; with halving, what the plan names first."""
+        if plan.halving:
+            return [
+                Unit(_key(dataset, depth, arm, stage), _work_of(plan, depth, stage), (dataset, depth, arm, stage))
+                for dataset in plan.datasets
+                for depth in plan.depths
+                for arm in plan.arms
+                for stage in STAGES
+            ]
         layers = sorted({arm.layer for arm in plan.arms})
         return [
             Unit(f"{dataset}/{layer}/L={depth}", _work(plan, layer, depth), (dataset, layer, depth))
@@ -45,16 +58,39 @@ class Depth(Suite):
         ]
 
     def size(self, plan: Experiment, unit: Unit) -> int:
+        if plan.halving:
+            return plan.seeds if unit.what[-1] == "report" else 0
         _, layer, _ = unit.what
         rates = 1 if plan.choose_rate else len(plan.rates)
         return sum(arm.layer == layer for arm in plan.arms) * plan.seeds * rates
 
-    def run_unit(self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+    def run_unit(
+        self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]
+    ) -> dict:
+        images = sources.images(unit.what[0])
+        if plan.halving:
+            return _run_stage(plan, images, unit.what, device, finished)
         dataset, layer, depth = unit.what
-        return _run_unit(plan, sources.images(dataset), dataset, layer, depth, device)
+        return _run_unit(plan, images, dataset, layer, depth, device)
+
+    def flaw(self, plan: Experiment, unit: Unit, part: dict) -> str | None:
+        stage = unit.what[-1] if plan.halving else None
+        if stage in ("screen", "final") and not part.get("choosing"):
+            return "its rates are missing"
+        if stage == "final" and not isinstance(part.get("choice"), dict):
+            return "its choice is missing"
+        return super().flaw(plan, unit, part)
 
     def extras(self, plan: Experiment, parts: Sequence[dict]) -> dict:
-        return {"choosing": [choice for part in parts for choice in part["choosing"]]}
+        """How rates were chosen, and on how many images: a data set may have fewer than the plan would hold out."""
+        extras: dict = {"choosing": [one for part in parts for one in part.get("choosing", [])]}
+        if plan.halving:
+            extras["choices"] = [part["choice"] for part in parts if "choice" in part]
+        if held := {
+            one["dataset"]: part["held_out"] for part in parts if "held_out" in part for one in part["choosing"]
+        }:
+            extras["held_out"] = held
+        return extras
 
     def provenance(self, protocol: Experiment) -> dict:
         return {"protocol_epochs": protocol.epochs}
@@ -96,11 +132,69 @@ def _work(plan: Experiment, layer: str, depth: int) -> float:
     return arms * depth * plan.seeds * plan.epochs * len(plan.rates)
 
 
+def _key(dataset: str, depth: int, arm: Start, stage: str) -> str:
+    return f"{dataset}/L={depth}/{arm.name}/{stage}"
+
+
+def _work_of(plan: Experiment, depth: int, stage: str) -> float:
+    """Of one arm. Rates beyond the grid are not foreseen, but one more finalist is: about every second arm has one."""
+    assert plan.halving is not None
+    seeds, share, finalists = plan.halving.seeds, plan.halving.share, plan.halving.finalists
+    runs = {"screen": seeds * share * len(plan.rates), "final": seeds * (finalists + 0.5), "report": plan.seeds}
+    return depth * plan.epochs * runs[stage]
+
+
+def _held(plan: Experiment, images: data.Images) -> data.Images:
+    return images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
+
+
+def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, finished: Mapping[str, dict]) -> dict:
+    dataset, depth, arm, stage = what
+    halving = plan.halving
+    assert halving is not None
+    if stage == "report":
+        rate = finished[_key(dataset, depth, arm, "final")]["choice"]["lr"]
+        jobs = [(arm, seed, rate) for seed in range(plan.seeds)]
+        found = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
+        runs = [_as_run(plan, dataset, arm, depth, seed, rate, history) for seed, history in enumerate(found)]
+        return {"data": images.description, "runs": runs}
+
+    held = _held(plan, images)
+    # to answer with the largest class is chance
+    chance = held.test_y.bincount().max().item() / len(held.test_y) + halving.margin
+    epochs = plan.epochs * (halving.share if stage == "screen" else 1)
+
+    def trial(rates: list[float]) -> list[dict]:
+        jobs = [(arm, CHOOSING_SEED + index, rate) for rate in rates for index in range(halving.seeds)]
+        found = _train(plan, held, depth, jobs, epochs, device, evaluations=1)
+        return [
+            {
+                "arm": arm.name,
+                "depth": depth,
+                "dataset": dataset,
+                "lr": rate,
+                "seed": seed,
+                "stage": stage,
+                "held_out_accuracy": _final(history),
+                "loss": _last_tenth(history),
+            }
+            for (_, seed, rate), history in zip(jobs, found, strict=True)
+        ]
+
+    part: dict = {"data": images.description, "held_out": len(held.test_y), "runs": []}
+    if stage == "screen":
+        return part | {"choosing": screen(plan.rates, halving, chance, trial)}
+    screened = finished[_key(dataset, depth, arm, "screen")]["choosing"]
+    entries = final(screened, halving, chance, trial)
+    choice = {"arm": arm.name, "depth": depth, "dataset": dataset} | choose(screened, entries, chance)
+    return part | {"choosing": entries, "choice": choice}
+
+
 def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, depth: int, device: str) -> dict:
     arms = [arm for arm in plan.arms if arm.layer == layer]
     choosing: list[dict] = []
     if plan.choose_rate:
-        held = images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
+        held = _held(plan, images)
         jobs = [(arm, CHOOSING_SEED, rate) for arm in arms for rate in plan.rates]
         found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, device, evaluations=1)
         choosing = [
@@ -119,7 +213,8 @@ def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, d
         _as_run(plan, dataset, arm, depth, seed, rate, history)
         for (arm, seed, rate), history in zip(jobs, histories, strict=True)
     ]
-    return {"data": images.description, "choosing": choosing, "runs": runs}
+    part = {"data": images.description, "choosing": choosing, "runs": runs}
+    return part | {"held_out": len(held.test_y)} if plan.choose_rate else part
 
 
 def _train(
@@ -183,6 +278,12 @@ def _as_run(plan, dataset: str, arm: Start, depth: int, seed: int, rate: float, 
 def _final(history: History) -> float:
     """The last accuracy; a network that has diverged answers nothing right."""
     return number(history.final_accuracy) or 0.0
+
+
+def _last_tenth(history: History) -> float | None:
+    """The mean training loss of the last tenth of the steps; None if the run has diverged."""
+    last = history.loss[-max(1, len(history.loss) // 10) :]
+    return None if history.diverged else number(sum(last) / len(last))
 
 
 def _thinned(history: History) -> list[float | None]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from pso_lib.errors import require_choice
+from pso_lib.experiments.halving import Halving
 from pso_lib.experiments.starts import Start
 from pso_lib.scale import SCALES
 
@@ -18,6 +19,8 @@ class Experiment:
         rates: the common grid of learning rates. With ``choose_rate`` each arm at each depth gets the one with the
             best accuracy on ``held_out`` training images after a share ``choosing`` of the epochs; else every rate
             is run.
+        halving: choose by successive halving instead, arm by arm; a unit is then one stage of one arm at one depth,
+            in the order of ``depths`` and ``arms``.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Experiment:
     width: int = 64
     batch: int = 128
     evaluations: int = 8
+    halving: Halving | None = None  # younger than the first records: left out of configurations where it is None
 
 
 def _fold(name: str, init_: str, **options) -> Start:
@@ -62,6 +66,27 @@ BASELINES = (
     Start("scaled_residual", "B", "he", beta=None),
     Start("zero_branch", "B", "zero_branch"),
 )
+
+# What says most comes first, in an experiment that takes days and may be read before its end.
+_ORDER = (
+    "shared",
+    "projection",
+    "block",
+    "looks_linear",
+    "orthogonal",
+    "independent_folds",
+    "shared_residual",
+    "he",
+    "block_residual",
+    "projection_residual",
+    "he_residual",
+    "xavier",
+)
+
+
+def _by_value(arms: tuple[Start, ...]) -> tuple[Start, ...]:
+    return tuple(sorted(arms, key=lambda arm: _ORDER.index(arm.name)))
+
 
 _GRID = (3e-5, 1e-4, 3e-4, 1e-3)
 _DEPTHS = (5, 20, 50, 100, 200)
@@ -186,6 +211,17 @@ _full = {
     )
 }
 
+_full["depth_tuned"] = replace(
+    _full["depth"],
+    name="depth_tuned",
+    question="Which starts learn as depth grows, each at a rate that three seeds chose at full length?",
+    arms=_by_value(TYPE_A + TYPE_B),
+    depths=(200, 50, 100, 20, 5),
+    rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    evaluations=20,
+    halving=Halving(),
+)
+
 # The same on two more data sets: results of their own, so that each can be run alone.
 for _name, _dataset in (("depth_fashion_mnist", "fashion-mnist"), ("depth_cifar10", "cifar10")):
     _full[_name] = replace(_full["depth"], name=_name, datasets=(_dataset,))
@@ -196,7 +232,15 @@ def _quick(e: Experiment) -> Experiment:
     depths = tuple(d for d in e.depths if d in (5, 50, 200))
     rates = e.rates if not e.choose_rate else (1e-4,)
     return replace(
-        e, datasets=e.datasets[:1], depths=depths, seeds=2, epochs=0.3, rates=rates, choose_rate=False, evaluations=1
+        e,
+        datasets=e.datasets[:1],
+        depths=depths,
+        seeds=2,
+        epochs=0.3,
+        rates=rates,
+        choose_rate=False,
+        evaluations=1,
+        halving=None,
     )
 
 
@@ -217,6 +261,7 @@ def _smoke(e: Experiment) -> Experiment:
         held_out=200,
         width=16,
         evaluations=2,
+        halving=e.halving and replace(e.halving, seeds=2, share=0.4, bounds=(1e-6, 1e-2)),
     )
 
 

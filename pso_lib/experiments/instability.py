@@ -1,6 +1,6 @@
 """Run an experiment on unstable training: a unit is one workload, one method and one rate, all its seeds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,7 +49,9 @@ class Unstable(Suite):
             for method in sorted(plan.methods_of(p), key=lambda m: bool(m.matches))
         ]
 
-    def run_unit(self, plan: Instability, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+    def run_unit(
+        self, plan: Instability, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]
+    ) -> dict:
         workload, method, rate = unit.what
         task = workload_of(workload, sources, device)
         runs = []
@@ -137,7 +139,8 @@ def _times(plan: Instability, workload: WorkloadPlan, method: Method, rate: floa
     if method.matches:
         same = [
             run
-            for run in finished
+            for part in finished.values()
+            for run in part["runs"]
             if (run["model"], run["method"], run["lr"], run["seed"]) == (workload.name, method.matches, rate, seed)
         ]
         if not same:

@@ -101,14 +101,15 @@ def _work(plan, kind: Suite, units: Sequence[Unit], journal: Journal, sources: S
     total = sum(unit.work for unit in units)
     done = sum(unit.work for unit in units if unit.key in journal.units)
     spent = worked = 0.0
+    name, commit = _name(device), _commit(record.CHECKOUT)  # the commit that this process has loaded
     for unit in units:
         if unit.key in journal.units:
             continue
-        finished = [one for part in journal.units.values() for one in part["runs"]]
         begin = time.monotonic()
-        found = kind.run_unit(plan, unit, sources, device, finished)
+        found = kind.run_unit(plan, unit, sources, device, journal.units)
         seconds = time.monotonic() - begin
-        journal.add(unit.key, found | {"seconds": round(seconds, 1)})
+        made = {"device": name, "date": _today(), "commit": commit}
+        journal.add(unit.key, found | {"seconds": round(seconds, 1), "made": made})
         spent, worked, done = spent + seconds, worked + unit.work, done + unit.work
         left = spent / worked * (total - done)
         progress(f"{unit.key}: {seconds:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
@@ -119,24 +120,42 @@ def live(plan, *, device: str | None = None, root: Path | None = None) -> list[d
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
     kind, sources = suite_of(plan), Sources(root, device)
-    runs: list[dict] = []
+    parts: dict[str, dict] = {}
     for unit in kind.units(plan):
-        runs += kind.run_unit(plan, unit, sources, device, runs)["runs"]
-    return runs
+        parts[unit.key] = kind.run_unit(plan, unit, sources, device, parts)
+    return [run for part in parts.values() for run in part["runs"]]
 
 
 def provenance(device: str, dtype: str) -> dict:
     """Versions, device, date, and the commit of the checkout that holds the library, if one does."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} CPU cores"
     return {
-        "device": name,
+        "device": _name(device),
         "dtype": dtype,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "date": _today(),
         "commit": _commit(record.CHECKOUT),
     }
+
+
+def _name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{os.cpu_count()} CPU cores"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+
+
+def _sittings(parts: Sequence[dict]) -> dict:
+    """Where and when the units were run, if not all in one go: device, date, commit, how many, for how long."""
+    sittings: dict[tuple, dict] = {}
+    for part in parts:
+        made = part.get("made", {})
+        one = sittings.setdefault(tuple(made.values()), made | {"units": 0, "seconds": 0.0})
+        one["units"] += 1
+        one["seconds"] = round(one["seconds"] + part["seconds"], 1)
+    return {"sittings": list(sittings.values())} if len(sittings) > 1 else {}
 
 
 def _commit(checkout: Path) -> str:
@@ -182,11 +201,7 @@ def _check_journal(journal: Journal, plan, kind: Suite, units: Sequence[Unit]) -
     for key, part in journal.units.items():
         flaw: str | None = f"there is no unit {key!r} in the plan"
         if key in planned:
-            wanted, found = kind.size(plan, planned[key]), len(part["runs"])
-            flaws = [kind.schema.flaw(run) for run in part["runs"]]
-            flaw = f"{found} runs in place of {wanted}" if found != wanted else next(filter(None, flaws), None)
-            if flaw is None and not {"data", "seconds"} <= part.keys():
-                flaw = "its data or its seconds are missing"
+            flaw = kind.flaw(plan, planned[key], part)
         if flaw:
             raise ResultError(
                 f"{journal.path} is damaged: unit {key!r}: {flaw}. Remove its line, and it is run again; or move the "
@@ -207,6 +222,7 @@ def _assemble(plan, kind: Suite, scale: str, journal: Journal, units: Sequence[U
         "configuration": record.configuration(plan),
         "provenance": provenance(device, dtype)
         | {"seconds": round(sum(p["seconds"] for p in parts)), "data": sorted({p["data"] for p in parts})}
+        | _sittings(parts)
         | kind.provenance(protocol),
         **kind.extras(plan, parts),
         "runs": [one for part in parts for one in part["runs"]],

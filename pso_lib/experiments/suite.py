@@ -1,6 +1,6 @@
 """What one kind of experiment brings. Journal, resuming, writing, validating and the command line are common to all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pso_lib import data
@@ -71,9 +71,18 @@ class Suite:
         """How many runs a unit has: one per seed, if nothing else is said."""
         return plan.seeds
 
-    def run_unit(self, plan, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
-        """{"data": description, "runs": […]}, and more if ``extras`` has use for it; ``finished``: earlier runs."""
+    def run_unit(self, plan, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]) -> dict:
+        """{"data": description, "runs": […]}, and more if ``extras`` has use for it; ``finished``: earlier units."""
         raise NotImplementedError
+
+    def flaw(self, plan, unit: Unit, part: dict) -> str | None:
+        """What is wrong with a unit that a journal holds; None if nothing is."""
+        wanted, found = self.size(plan, unit), len(part["runs"])
+        if found != wanted:
+            return f"{found} runs in place of {wanted}"
+        flaws = [self.schema.flaw(run) for run in part["runs"]]
+        missing = None if {"data", "seconds"} <= part.keys() else "its data or its seconds are missing"
+        return next(filter(None, flaws), missing)
 
     def extras(self, plan, parts: Sequence[dict]) -> dict:
         """More for the result, from what the units returned."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Spread", "summary"]
 
@@ -16,7 +16,7 @@ class Spread(NamedTuple):
     runs: int
 
 
-def summary(runs: Sequence[dict], *by: str, of: str = "test_accuracy") -> dict[tuple, Spread]:
+def summary(runs: Sequence[dict], *by: str, of: str = "test_accuracy") -> dict[Any, Spread]:
     """Mean, minimum and maximum of one number of the runs that agree in the fields ``by``.
 
     ``summary(runs, "arm", "depth")["he", 50].mean``; with one field the keys are its bare values. ``of``: the number's

@@ -11,7 +11,7 @@ method and one rate, all its seeds. What is measured on the way, in float64 on a
     departure              |W - W_0| / |W_0| over all of them together
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -179,7 +179,7 @@ class _Survival(Suite):
             for method in plan.methods
         ]
 
-    def run_unit(self, plan: Survival, unit: Unit, sources: Sources, device: str, finished: Sequence[dict]) -> dict:
+    def run_unit(self, plan: Survival, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]) -> dict:
         start, depth, method, rate = unit.what
         images = sources.images(plan.dataset)
         task = _workload(plan, start, depth, images)
