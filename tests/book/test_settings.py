@@ -6,6 +6,8 @@ import tomllib
 
 import colab
 import pytest
+import yaml
+from pybtex.database import parse_file
 
 import book
 
@@ -80,22 +82,46 @@ def test_root_is_tidy():
         pytest.skip("not a git checkout, so what belongs to the project is not known")
     allowed = (
         "README.md requirements.txt pyproject.toml _config.yml _toc.yml book pso_lib results tests tools benchmarks "
-        "LICENSE CITATION.cff conftest.py .ci .github .gitignore"
+        "LICENSE CITATION.cff CHANGELOG.md CONTRIBUTING.md conftest.py .ci .github .gitignore .pre-commit-config.yaml"
     ).split()
     assert {name.split("/")[0] for name in listed.stdout.splitlines()} <= set(allowed)
 
 
 def test_front_matter_agrees():
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf8")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f"version: {project['version']}" in citation
-    assert book.config()["title"] in citation
-    assert project["license"]["text"] == "BSD-3-Clause" and "license: BSD-3-Clause" in citation
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))
+    released = re.findall(r"(?m)^## (\d\S*)", changes)[0]
+    assert citation["version"] == settings["tool"]["setuptools_scm"]["fallback_version"] == released
+    assert citation["title"] == citation["preferred-citation"]["title"] == book.config()["title"]
+    assert citation["license"] == settings["project"]["license"] == "BSD-3-Clause"
+    assert citation["url"] == settings["project"]["urls"]["Homepage"] == book.published_url()
+
+
+def test_citation_names_the_two_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf8"))
+    entries = parse_file(str(ROOT / "book/references.bib")).entries
+    for key, cited in zip(("massucco_persistent", "cao_curse"), citation["references"], strict=True):
+        fields = entries[key].fields
+        assert (cited["title"], str(cited["year"])) == (fields["title"], fields["year"])
+        assert cited["identifiers"][0]["value"] == f"arXiv:{fields['eprint']}"
+        names = [" ".join(person.last_names) for person in entries[key].persons["author"]]
+        assert [author["family-names"] for author in cited["authors"]] == [
+            name.replace('{\\"o}', "ö") for name in names
+        ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.stem)
+def test_what_github_reads_is_yaml(path):
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf8")), dict)
+
+
+def test_workflow_publishes_the_colab_edition_before_the_pages_that_link_to_it():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text(encoding="utf8"))["jobs"]
+    assert jobs["pages"]["needs"] == "colab-edition" and jobs["colab-edition"]["needs"] == "test"
 
 
 def test_bibliography_is_complete():
-    from pybtex.database import parse_file
-
     entries = parse_file(str(ROOT / "book/references.bib")).entries
     assert len({entry.fields["title"].lower() for entry in entries.values()}) == len(entries)
     for key, entry in entries.items():

@@ -2,6 +2,7 @@
 
 import re
 
+import colab
 import labels
 import pytest
 
@@ -67,3 +68,11 @@ def test_launch_button_opens_the_colab_edition(html):
 def test_mathematics_comes_with_the_book(html):
     assert (html / "_static/mathjax/tex-chtml-full.js").is_file()
     assert len(list((html / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))) == 23
+
+
+def test_download_button_hands_out_the_plain_edition(html):
+    for path in book.chapters():
+        assert f'href="../_sources/book/{path.name}"' in text_of(html, path.stem)
+        handed = book.read(html / "_sources" / "book" / path.name)
+        assert colab.leftovers(handed) == []
+        assert "_set_up()" in handed.cells[1].source
