@@ -204,3 +204,47 @@ def test_inputs_on_a_kink_are_refused_by_all(call):
     call(network, x[:1])
     with pytest.raises(ValueError, match="Did you mean"):
         call(network, x, on_kink="ignor")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weight", [1e4, 1e9, 1e30])
+def test_a_unit_beside_a_far_steeper_one_has_its_kink(weight, dtype):
+    """(w x_1, x_2) at (1, 0): on the second unit's kink, however large w is."""
+    network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU()).to(dtype)
+    with torch.no_grad():
+        network[0].weight.copy_(torch.diag(torch.tensor([weight, 1.0])))
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.5]], dtype=dtype)
+    assert jac.kink_distance(network, x).tolist() == [0, 0.5]
+    with pytest.raises(ValueError, match="1 of 2 inputs lie on a kink"):
+        jac.jacobian(network, x)
+
+
+@pytest.mark.parametrize("dtype, gain", [(torch.float32, 0.03), (torch.float64, 1e-6)])
+def test_a_late_unit_has_its_kink_though_gradients_have_vanished(dtype, gain):
+    """Twenty contractions, to 1e-30 and 1e-120, whose squares are no numbers any more; then |z - its value at x|."""
+    layers = [nn.Linear(3, 3) for _ in range(20)]
+    network = nn.Sequential(*(part for layer in layers for part in (layer, nn.Tanh())), nn.Linear(3, 1), nn.ReLU())
+    network.to(dtype)
+    x = points(1, 3).to(dtype)
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            layer.weight.copy_(gain * torch.linalg.qr(points(3, 3, seed=i))[0])
+            layer.bias.zero_()
+        network[-2].bias.zero_()
+        network[-2].bias.copy_(-network[:-1](x)[0])
+    assert jac.kink_margin(network, x).item() == 0
+    assert jac.jacobian(network, x, on_kink="flag")[1].tolist() == [True]
+    assert jac.jacobian(network, x + 1, on_kink="flag")[1].tolist() == [False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("depth, n", [(3, 4), (3, 64), (60, 16)])
+def test_dead_units_of_any_depth_are_no_kinks(depth, n, dtype):
+    """Rounding that layers with the same weights leave adds up: the units of the second are exactly 0, or kept."""
+    network = deep_network(depth, n, outer="tied", orthogonal="start", generator=seeded(1), dtype=dtype)
+    for layer in network.layers:
+        layer.set_weights(A=network.layers[0].A.detach())
+    x = points(10, n).to(dtype)
+    first = (x @ network.layers[0].A.detach().T).abs().amin(1)  # its rows have length 1
+    torch.testing.assert_close(jac.kink_distance(network, x), first, rtol=1e-3, atol=0)
+    assert not jac.jacobian(network, x, on_kink="flag")[1].any()
