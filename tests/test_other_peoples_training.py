@@ -112,7 +112,7 @@ class Training:
     inputs, dtype, tolerance = 5, torch.float64, 1e-9
     matrices = {"stem.weight": 1, "layers.1.weight": 1, "layers.3.weight": 1, "head.weight": 1}  # and how many each is
     parts = {1: ("",), 3: ("[query]", "[key]", "[value]"), 4: ("[input]", "[forget]", "[cell]", "[output]")}
-    prefix = ""
+    prefix = shown = ""  # of parameters, and of their matrices as the tools name them
     undecayed = ()  # of those with two axes or more
 
     def __init__(self):
@@ -158,7 +158,7 @@ class Training:
     # What is known of it without the library
 
     def names(self) -> list[str]:
-        return [f"{self.prefix}{name}{part}" for name, count in self.matrices.items() for part in self.parts[count]]
+        return [f"{self.shown}{name}{part}" for name, count in self.matrices.items() for part in self.parts[count]]
 
     def cut(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The matrices in the parameters, by the names of the tools."""
@@ -166,7 +166,7 @@ class Training:
         for name, count in self.matrices.items():
             value = values[self.prefix + name]
             rows = np.split(value.reshape(len(value), -1), count)
-            found |= {f"{self.prefix}{name}{part}": row for part, row in zip(self.parts[count], rows, strict=True)}
+            found |= {f"{self.shown}{name}{part}": row for part, row in zip(self.parts[count], rows, strict=True)}
         return found
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -597,7 +597,7 @@ class FrozenLater(Training):
 
 
 class DDP(Training):
-    prefix = "module."
+    prefix = shown = "module."
 
     def wrap(self, model):
         return nn.parallel.DistributedDataParallel(model)
@@ -619,7 +619,7 @@ class Compiled(Training):
             name = self.prefix * (model is compiled) + "1"
             recorder = Recorder(model, ["token_similarity"], probe=(self.x, self.y), tokens=[name])
             recorder.look(0)
-            values.append(recorder.values["token_similarity"][name])
+            values.append(recorder.values["token_similarity"]["1"])
         assert values[0] == values[1]
         return super().recorder()
 

@@ -38,7 +38,7 @@ from pso_lib.errors import (
 )
 from pso_lib.finite import finite_or_none
 from pso_lib.modes import evaluating
-from pso_lib.nn.weights import Matrix, Weights, as_matrix, chosen_matrices, chosen_weights, require_ranks
+from pso_lib.nn.weights import COMPILED, Matrix, Weights, as_matrix, chosen_matrices, chosen_weights, require_ranks
 
 __all__ = ["QUANTITIES", "Recorder"]
 
@@ -97,7 +97,7 @@ class Recorder:
         require_choice("denominator", denominator, DENOMINATORS)
         self.model, self.every, self.k, self.denominator = model, every, k, denominator
         self.probe, self.loss = probe, loss
-        self.tokens = [tokens] if isinstance(tokens, str) else list(tokens)
+        self.tokens = [str(name).replace(COMPILED, "") for name in ([tokens] if isinstance(tokens, str) else tokens)]
         chosen = chosen_weights(model, weights) if set(self.quantities) - {"token_similarity"} else {}
         self._chosen = frozenset(chosen)
         self._matrices = list(self._now())
@@ -192,6 +192,10 @@ class Recorder:
             raise ValueError(f"weights: {gone[0]!r} is gone from the model since the recorder was made; make another.")
         return chosen_matrices(self.model, lambda name, _: name in self._chosen, empty=True)
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """By the names they have uncompiled, as the matrices."""
+        return {name.replace(COMPILED, ""): module for name, module in self.model.named_modules()}
+
     def _names(self, quantity: str) -> list[str]:
         if quantity in OF_WEIGHTS:
             return list(self._matrices)
@@ -245,7 +249,8 @@ class Recorder:
 
             return hook
 
-        handles = [self.model.get_submodule(name).register_forward_hook(keep(name)) for name in self.tokens]
+        modules = self._modules()
+        handles = [modules[name].register_forward_hook(keep(name)) for name in self.tokens]
         try:
             with torch.no_grad(), uncompiled(), evaluating(self.model):
                 self.model(x)
@@ -267,7 +272,7 @@ class Recorder:
             _check_examples(self.model, self.probe)
         if "ntk" in self.quantities and not callable(self.loss):
             raise ValueError(f"loss must be a function of (model(x), y), got {self.loss!r}.")
-        modules = dict(self.model.named_modules())
+        modules = self._modules()
         for name in self.tokens:
             if name not in modules:
                 raise ValueError(f"tokens: the model has no module {name!r}.{nearest(name, modules)}")

@@ -59,7 +59,8 @@ def check(name: str, *answer) -> None:
     """
     _load()
     if name not in _registry:
-        raise ValueError(f"no exercise is called {name!r}.{nearest(name, _registry)}")
+        near = nearest(name, _registry)
+        raise ValueError(f"no exercise is called {name!r}.{near} There are: {', '.join(sorted(_registry))}.")
     if any(part is Ellipsis for part in answer):
         print(f"· {name}: no answer yet: replace the ...")
         return

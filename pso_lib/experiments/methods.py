@@ -151,7 +151,7 @@ def baseline_of(method: Method, warmup: int, cooldown: int, times: Sequence[int]
             k=method.k,
             skip_step=method.skip_step,
             moments=method.moments,
-            optimizer=optimizer,
+            optimizer=optimizer if method.moments == "reset" else None,
             on_trigger=halve if method.halve else None,
         )
 

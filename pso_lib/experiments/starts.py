@@ -9,7 +9,7 @@ import torch
 
 from pso_lib.errors import checked, require_positive_int
 from pso_lib.nn import init
-from pso_lib.nn.networks import DeepNetwork, deep_network
+from pso_lib.nn.networks import DeepNetwork, Ends, Kind, deep_network
 
 __all__ = ["Start", "build", "scale_of"]
 
@@ -39,7 +39,7 @@ class Start:
     blocks: str = "he"
     beta: float | None = 1.0
     activation: str = "relu"
-    ends: str = "orthogonal"
+    ends: Ends = "orthogonal"
     drift: float = 0.0
     hidden: int | None = None
 
@@ -50,14 +50,14 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
     depth, width = require_positive_int("depth", depth), require_positive_int("width", width)
     seed = require_positive_int("seed", seed, least=0)
     generator = init.seeded(seed)
-    kind = {"A": "feedforward", "B": "residual"}[arm.layer]
+    kinds: dict[str, Kind] = {"A": "feedforward", "B": "residual"}
     layer_options: dict[str, Any] = {"hidden": arm.hidden}
     if arm.layer == "B":
         layer_options["beta"] = scale_of(arm, depth)
     network = deep_network(
         depth,
         width,
-        layer=kind,
+        layer=kinds[arm.layer],
         inputs=inputs,
         classes=classes,
         ends=arm.ends,

@@ -5,6 +5,8 @@ Points are rows, x of shape (..., n). Type A, feedforward, is alpha = 0; type B,
 J(x) = alpha I + beta B^T diag(sigma'(Ax + b)) A.
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
@@ -22,6 +24,9 @@ from pso_lib.nn import init
 from pso_lib.nn.activations import get
 
 __all__ = ["Layer", "FeedForward", "Residual", "Fold", "ModifiedFeedForward", "kinds"]
+
+Outer = Literal["free", "tied", "identity"]
+Orthogonal = Literal["no", "start", "always"]
 
 
 class Layer(nn.Module):
@@ -53,8 +58,8 @@ class Layer(nn.Module):
         alpha: float,
         beta: float,
         activation="relu",
-        outer: str = "free",
-        orthogonal: str = "no",
+        outer: Outer = "free",
+        orthogonal: Orthogonal = "no",
         bias: bool = True,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
@@ -63,8 +68,8 @@ class Layer(nn.Module):
         super().__init__()
         dim = require_positive_int("dim", dim)
         hidden = dim if hidden is None else require_positive_int("hidden", hidden)
-        require_choice("outer", outer, ("free", "tied", "identity"))
-        require_choice("orthogonal", orthogonal, ("no", "start", "always"))
+        require_choice("outer", outer, get_args(Outer))
+        require_choice("orthogonal", orthogonal, get_args(Orthogonal))
         if outer == "identity" and hidden != dim:
             raise ValueError(
                 f'outer="identity" needs hidden == dim, got hidden={hidden}, dim={dim}; drop hidden or use outer="free"'
@@ -200,32 +205,41 @@ def _tensor(argument: str, value) -> Tensor:
     return value
 
 
+def _with(kind: str, options: dict, **fixed) -> dict:
+    """The options and what is fixed of this kind of layer."""
+    for name in fixed.keys() & options.keys():
+        raise TypeError(f"{kind} has {name}={fixed[name]!r} and takes no {name}; give it to Layer, whose all are free.")
+    return options | fixed
+
+
 class FeedForward(Layer):
     """Type A: B^T sigma(A x + b). With ``outer="identity"``, the textbook layer sigma(A x + b)."""
 
-    def __init__(self, dim: int, hidden: int | None = None, **options):
-        super().__init__(dim, hidden, alpha=0.0, beta=options.pop("beta", 1.0), **options)
+    def __init__(self, dim: int, hidden: int | None = None, *, beta: float = 1.0, **options):
+        super().__init__(dim, hidden, beta=beta, **_with("FeedForward", options, alpha=0.0))
 
 
 class Residual(Layer):
     """Type B: x + beta B^T sigma(A x + b)."""
 
-    def __init__(self, dim: int, hidden: int | None = None, **options):
-        super().__init__(dim, hidden, alpha=1.0, beta=options.pop("beta", 1.0), **options)
+    def __init__(self, dim: int, hidden: int | None = None, *, beta: float = 1.0, **options):
+        super().__init__(dim, hidden, beta=beta, **_with("Residual", options, alpha=1.0))
 
 
 class Fold(Layer):
     """The modified ResNet x - 2 A^T relu(A x + b), the rows of A orthonormal, h <= n: h perpendicular folds."""
 
-    def __init__(self, dim: int, hidden: int | None = None, *, orthogonal: str = "start", **options):
-        super().__init__(dim, hidden, alpha=1.0, beta=-2.0, outer="tied", orthogonal=orthogonal, **options)
+    def __init__(self, dim: int, hidden: int | None = None, *, orthogonal: Orthogonal = "start", **options):
+        fixed = _with("Fold", options, alpha=1.0, beta=-2.0, outer="tied")
+        super().__init__(dim, hidden, orthogonal=orthogonal, **fixed)
 
 
 class ModifiedFeedForward(Layer):
     """The modified feedforward layer B^T |A x + b|, A and B orthogonal: n folds, then a rotation."""
 
-    def __init__(self, dim: int, *, orthogonal: str = "start", **options):
-        super().__init__(dim, alpha=0.0, beta=1.0, activation="abs", orthogonal=orthogonal, **options)
+    def __init__(self, dim: int, *, orthogonal: Orthogonal = "start", **options):
+        fixed = _with("ModifiedFeedForward", options, alpha=0.0, beta=1.0, activation="abs")
+        super().__init__(dim, orthogonal=orthogonal, **fixed)
 
 
 kinds = {

@@ -4,6 +4,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from pso_lib.errors import (
     require_shape,
 )
 from pso_lib.nn import init
-from pso_lib.nn.layers import Layer, kinds
+from pso_lib.nn.activations import Activation
+from pso_lib.nn.layers import Layer, Orthogonal, Outer, kinds
 
 __all__ = ["DeepNetwork", "deep_network", "plain_network", "starts"]
 
@@ -92,19 +94,34 @@ class DeepNetwork(nn.Module):
         return f"depth={self.depth}, dim={self.dim}"
 
 
+Kind = Literal["feedforward", "residual", "fold", "modified_feedforward"]
+Ends = Literal["orthogonal", "default"]
+
+
+class LayerOptions(TypedDict, total=False):
+    """What ``deep_network`` hands on to each of its layers."""
+
+    activation: str | Activation
+    hidden: int | None
+    outer: Outer
+    orthogonal: Orthogonal
+    bias: bool
+    beta: float
+
+
 @checked
 def deep_network(
     depth: int,
     dim: int = 64,
     *,
-    layer: str = "feedforward",
+    layer: Kind = "feedforward",
     inputs: int | None = None,
     classes: int | None = None,
-    ends: str = "orthogonal",
+    ends: Ends = "orthogonal",
     generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
     device=None,
-    **layer_options,
+    **layer_options: Unpack[LayerOptions],
 ) -> DeepNetwork:
     """A network of ``depth`` equal layers of width ``dim``.
 
@@ -120,16 +137,16 @@ def deep_network(
     """
     depth, dim = require_positive_int("depth", depth), require_positive_int("dim", dim)
     require_choice("layer", layer, kinds)
-    require_choice("ends", ends, ("orthogonal", "default"))
+    require_choice("ends", ends, get_args(Ends))
     _require_layer_options(kinds[layer], layer_options)
-    options = {"dtype": dtype, "device": device}
+    options: dict[str, Any] = {"dtype": dtype, "device": device}
     lift = _affine(inputs, dim, ends, generator, options, "inputs") if inputs is not None else None
     layers = [kinds[layer](dim, generator=generator, **options, **layer_options) for _ in range(depth)]
     readout = _affine(dim, classes, ends, generator, options, "classes") if classes is not None else None
     return DeepNetwork(layers, lift, readout)
 
 
-def _require_layer_options(kind: type[Layer], options: dict) -> None:
+def _require_layer_options(kind: type[Layer], options: Iterable[str]) -> None:
     fixed = {"self", "dim", "generator", "dtype", "device"}
     known = [
         *(set(inspect.signature(Layer).parameters) | set(inspect.signature(kind).parameters)) - fixed - {"options"}
@@ -148,7 +165,7 @@ def plain_network(
     depth: int,
     dim: int = 64,
     *,
-    start: str = "he",
+    start: Literal["he", "xavier", "orthogonal"] = "he",
     activation="relu",
     generator: torch.Generator | None = None,
     **options,

@@ -28,6 +28,7 @@ __all__ = [
     "require_ranks",
 ]
 
+COMPILED = "_orig_mod."  # what torch.compile puts into a name
 Weights = Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 
 _GATES = {
@@ -77,12 +78,12 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
     """The weights of a model to look at or to smooth, by name.
 
     Args:
-        weights: names, or patterns such as "blocks.*.weight"; or ``weights(name, parameter)``, true for those wanted;
-            or None for every trainable matrix of the following: the weights of ``nn.Linear`` and of convolutions (but
-            depthwise ones, whose rows act each alone), the projections of ``nn.MultiheadAttention``, the weights of
-            recurrent modules, A and B of pso_lib's layers. So neither embeddings (also where tied to a readout) nor
-            biases, gains, positions, the originals behind a parametrisation, nor parameters of other modules: those
-            must be named.
+        weights: names, or patterns such as "blocks.*.weight" (of a compiled model also the names it has uncompiled); or
+            ``weights(name, parameter)``, true for those wanted; or None for every trainable matrix of the following:
+            the weights of ``nn.Linear`` and of convolutions (but depthwise ones, whose rows act each alone), the
+            projections of ``nn.MultiheadAttention``, the weights of recurrent modules, A and B of pso_lib's layers. So
+            neither embeddings (also where tied to a readout) nor biases, gains, positions, the originals behind a
+            parametrisation, nor parameters of other modules: those must be named.
         empty: whether it may be that none is left.
 
     Raises:
@@ -107,12 +108,12 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
                 raise TypeError(
                     f"weights holds a {type(pattern).__name__}; give names, as in named_parameters(), or patterns."
                 )
-            if not any(fnmatchcase(name, pattern) for name in known):
+            if not any(_matches(name, pattern) for name in known):
                 raise ValueError(
                     f"weights: {pattern!r} matches no parameter of {type(model).__name__}; use names as in "
                     f"model.named_parameters(), or patterns.{nearest(pattern, known)}"
                 )
-        found = {name: p for name, p in known.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        found = {name: p for name, p in known.items() if any(_matches(name, pattern) for pattern in patterns)}
     for name, p in found.items():
         if is_lazy(p):
             raise ValueError(f"weights: {name!r} has no shape yet; run one batch through the model first.")
@@ -130,17 +131,22 @@ def chosen_weights(model: nn.Module, weights: Weights = None, *, empty: bool = F
     return found
 
 
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.replace(COMPILED, ""), pattern)
+
+
 @checked
 def chosen_matrices(model: nn.Module, weights: Weights = None, *, empty: bool = False) -> dict[str, Matrix]:
     """The matrices in the weights of ``chosen_weights``, each with a spectrum of its own, by name.
 
     Where a parameter stacks several, each is named after its part: "attention.in_proj_weight[query]",
-    "lstm.weight_hh_l0[forget]", "conv.weight[0]" for the first group of channels.
+    "lstm.weight_hh_l0[forget]", "conv.weight[0]" for the first group of channels. In a compiled model they have the
+    names they have uncompiled.
     """
     roles, found = _roles(model), {}
     for name, p in chosen_weights(model, weights, empty=empty).items():
         parts = roles.get(id(p)) or ("",)
-        step = len(p) // len(parts)
+        name, step = name.replace(COMPILED, ""), len(p) // len(parts)
         for i, part in enumerate(parts):
             whole = len(parts) == 1
             found[name if whole else f"{name}[{part}]"] = Matrix(p, None if whole else slice(i * step, (i + 1) * step))
@@ -199,7 +205,7 @@ def gains(model: nn.Module) -> set[int]:
     return {id(p) for part in model.modules() if isinstance(part, _NORMS) for p in part.parameters(recurse=False)}
 
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before a name
+WRAPPERS = ("module.", COMPILED)  # what DistributedDataParallel and torch.compile put before a name
 
 
 @checked

@@ -68,7 +68,8 @@ class Guard:
         factor: of "published" and "shrink".
         skip_step: whether the update of a step that fired is skipped. The authors' published code does; the paper's
             text at hand does not say. An update with a non-finite gradient is always refused, also when nothing fired.
-        moments: "keep", or "reset" the optimiser's state of the parameters that changed; needs ``optimizer``.
+        moments: "keep", or "reset" the state that ``optimizer`` has of the parameters that changed.
+        optimizer: the one whose state is reset; with moments="keep" none is wanted.
         norm: "sum" of the norms of the tensors (the paper), or "global", their root of summed squares.
         full_up_to: smaller side up to which the SVD is a full one; see ``smooth_``.
         seed: of the randomised SVD.
@@ -306,6 +307,8 @@ def _check_together(method, skip_step, moments, optimizer) -> None:
         raise ValueError('method="skip" with skip_step=False does nothing; use method="watch" to record only.')
     if moments == "reset" and optimizer is None:
         raise ValueError('moments="reset" needs optimizer=, whose state is to be reset.')
+    if moments == "keep" and optimizer is not None:
+        raise ValueError('optimizer is for moments="reset" alone, which resets its state; give both, or leave it out.')
 
 
 def _check_trained(optimizer, matrices: dict[str, Matrix]) -> None:

@@ -156,3 +156,15 @@ def test_sequence_first_is_not_taken_for_batch_first():
 
     with pytest.raises(ValueError, match=r"gives \(4, 3, 2\).*N = 3"):
         similarity_of("turn", Turned(), draw(3, 4, 2))
+
+
+def test_a_record_of_a_compiled_model_goes_on_uncompiled():
+    plain = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    what = {"quantities": ("stable_rank", "token_similarity"), "probe": (x := torch.randn(5, 3, 4), x), "tokens": "1"}
+    compiled = Recorder(torch.compile(plain, backend="eager"), **what)
+    compiled.step()
+    recorder = Recorder(plain, **what)
+    recorder.load_state_dict(compiled.state_dict())
+    recorder.look(1)
+    assert list(recorder.values["stable_rank"]) == ["0.weight", "2.weight"]
+    assert all(first == second for of in recorder.values.values() for first, second in of.values())

@@ -51,6 +51,9 @@ def test_a_wrong_answer_is_explained(toy, answer, part):
 def test_unknown_exercise(toy):
     with pytest.raises(ValueError, match="Did you mean 'toy-square'"):
         check("toy-sqare", 1)
+    with pytest.raises(ValueError, match="no exercise is called 'x'") as caught:
+        check("x", 1)
+    assert str(caught.value).endswith(f" There are: {', '.join(known())}.") and "toy-square" in known()
 
 
 def test_names_are_unique(toy):

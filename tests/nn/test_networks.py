@@ -1,7 +1,9 @@
 """Lift, layers, readout."""
 
 import copy
+import inspect
 import pickle
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from torch import nn
 
 from pso_lib.nn.activations import known
 from pso_lib.nn.init import block_, projection_, seeded
-from pso_lib.nn.layers import FeedForward, Fold
-from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
+from pso_lib.nn.layers import FeedForward, Fold, Layer, kinds
+from pso_lib.nn.networks import DeepNetwork, Kind, LayerOptions, deep_network, plain_network, starts
 
 
 @pytest.mark.parametrize("layer", ["feedforward", "residual", "fold", "modified_feedforward"])
@@ -92,6 +94,14 @@ def test_bad_input_names_the_remedy(call, parts):
         (lambda: deep_network(2, 4, inputs=3)(torch.ones(2, 4)), ValueError, "last axis must have length 3"),
         (lambda: deep_network(2, 4)(np.ones((2, 4))), TypeError, "x is a ndarray; give a tensor"),
         (lambda: deep_network(2, 4, inputs=3)([1.0, 2.0, 3.0]), TypeError, "x is a list; give a tensor"),
+        (lambda: deep_network(2, 4, alpha=0.5), TypeError, "FeedForward has alpha=0.0 and takes no alpha; .*Layer"),
+        (lambda: deep_network(2, 4, layer="fold", beta=3.0), TypeError, "Fold has beta=-2.0 and takes no beta"),
+        (lambda: deep_network(2, 4, layer="fold", outer="free"), TypeError, "Fold has outer='tied'"),
+        (
+            lambda: deep_network(2, 4, layer="modified_feedforward", activation="relu"),
+            TypeError,
+            "ModifiedFeedForward has activation='abs'",
+        ),
         (lambda: DeepNetwork([nn.Linear(4, 4)]), TypeError, r"layers\[0\] is a Linear without .dim"),
         (lambda: DeepNetwork([nn.Softmax()]), TypeError, r"layers\[0\] is a Softmax without .dim"),
         (lambda: deep_network(2, 4, orthogonal="always", dtype=torch.bfloat16), ValueError, "float32 and train under"),
@@ -142,3 +152,10 @@ def test_networks_are_pickled_copied_and_saved(activation, tmp_path):
     loaded = torch.load(tmp_path / "network.pt", weights_only=False)
     for other in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network), loaded):
         assert torch.equal(other(x), network(x)) and other.layers[0].activation.name == activation
+
+
+def test_the_types_name_what_the_functions_take():
+    assert set(get_args(Kind)) == set(kinds)
+    assert set(get_args(get_type_hints(plain_network)["start"])) == set(starts)
+    theirs = set(inspect.signature(Layer).parameters) - {"dim", "alpha", "generator", "dtype", "device"}
+    assert set(LayerOptions.__annotations__) == theirs

@@ -152,3 +152,17 @@ def test_none_may_be_left_where_that_is_allowed():
     assert chosen_weights(model, empty=True) == {}
     with pytest.raises(ValueError, match=r"no parameter of Linear.*weight"):
         chosen_weights(model)
+
+
+def test_a_compiled_models_matrices_have_the_names_it_has_uncompiled():
+    """Also those of a part that was compiled alone; either name chooses them."""
+    plain = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Linear(3, 2)), nn.MultiheadAttention(2, 1))
+    names = list(chosen_matrices(plain))
+    partly = nn.Sequential(plain[0], torch.compile(plain[1], backend="eager"), plain[2])
+    for model in (torch.compile(plain, backend="eager"), partly):
+        found = chosen_matrices(model)
+        assert list(found) == names and found["1.0.weight"].parameter is plain[1][0].weight
+        parameters = dict(model.named_parameters())
+        (own,) = (name for name, p in parameters.items() if p is plain[1][0].weight)
+        for name in (own, "1.0.weight", "1.*weight"):
+            assert list(chosen_weights(model, [name])) == [own]

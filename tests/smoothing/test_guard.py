@@ -293,6 +293,10 @@ def test_it_rescues_a_run_that_a_spike_would_ruin():
         (lambda m: Guard(m, method="skip", skip_step=False), ["watch"]),
         (lambda m: Guard(m, skip_step="yes"), ["True or False"]),
         (lambda m: Guard(m, moments="reset"), ["optimizer="]),
+        (
+            lambda m: Guard(m, optimizer=torch.optim.SGD(m.parameters())),
+            ["optimizer", 'moments="reset"', "leave it out"],
+        ),
         (lambda m: Guard(m, moments="reset", optimizer=torch.optim.SGD(network().parameters())), ["0.weight"]),
         (lambda m: Guard(m, k=4), ["k=4", "4.weight", "3 singular values"]),
         (lambda m: Guard(m, factor=2), ["factor"]),
