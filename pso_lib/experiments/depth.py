@@ -23,7 +23,6 @@ from pso_lib.train.loop import History
 __all__ = ["DEPTH", "Depth"]
 
 CHOOSING_SEED = 1_000  # no reported run uses it
-STAGES = ("screen", "final", "report")
 TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
 
 
@@ -47,7 +46,7 @@ class Depth(Suite):
                 for dataset in plan.datasets
                 for depth in plan.depths
                 for arm in plan.arms
-                for stage in STAGES
+                for stage in _stages(plan)
             ]
         layers = sorted({arm.layer for arm in plan.arms})
         return [
@@ -74,11 +73,11 @@ class Depth(Suite):
         return _run_unit(plan, images, dataset, layer, depth, device)
 
     def flaw(self, plan: Experiment, unit: Unit, part: dict) -> str | None:
-        stage = unit.what[-1] if plan.halving else None
-        if stage in ("screen", "final") and not part.get("choosing"):
-            return "its rates are missing"
-        if stage == "final" and not isinstance(part.get("choice"), dict):
-            return "its choice is missing"
+        if plan.halving and unit.what[-1] != "report":
+            if not part.get("choosing"):
+                return "its rates are missing"
+            if unit.what[-1] == _stages(plan)[-2] and not isinstance(part.get("choice"), dict):
+                return "its choice is missing"
         return super().flaw(plan, unit, part)
 
     def extras(self, plan: Experiment, parts: Sequence[dict]) -> dict:
@@ -136,6 +135,10 @@ def _key(dataset: str, depth: int, arm: Start, stage: str) -> str:
     return f"{dataset}/L={depth}/{arm.name}/{stage}"
 
 
+def _stages(plan: Experiment) -> tuple[str, ...]:
+    return ("screen", "report") if plan.halving and plan.halving.share == 1 else ("screen", "final", "report")
+
+
 def _work_of(plan: Experiment, depth: int, stage: str) -> float:
     """Of one arm. Rates beyond the grid are not foreseen, but one more finalist is: about every second arm has one."""
     assert plan.halving is not None
@@ -153,7 +156,7 @@ def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, 
     halving = plan.halving
     assert halving is not None
     if stage == "report":
-        rate = finished[_key(dataset, depth, arm, "final")]["choice"]["lr"]
+        rate = finished[_key(dataset, depth, arm, _stages(plan)[-2])]["choice"]["lr"]
         jobs = [(arm, seed, rate) for seed in range(plan.seeds)]
         found = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
         runs = [_as_run(plan, dataset, arm, depth, seed, rate, history) for seed, history in enumerate(found)]
@@ -163,10 +166,11 @@ def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, 
     # to answer with the largest class is chance
     chance = held.test_y.bincount().max().item() / len(held.test_y) + halving.margin
     epochs = plan.epochs * (halving.share if stage == "screen" else 1)
+    whole = halving.share == 1  # every rate is run to the end: its curve is a result
 
     def trial(rates: list[float]) -> list[dict]:
         jobs = [(arm, CHOOSING_SEED + index, rate) for rate in rates for index in range(halving.seeds)]
-        found = _train(plan, held, depth, jobs, epochs, device, evaluations=1)
+        found = _train(plan, held, depth, jobs, epochs, device, evaluations=plan.evaluations if whole else 1)
         return [
             {
                 "arm": arm.name,
@@ -178,14 +182,18 @@ def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, 
                 "held_out_accuracy": _final(history),
                 "loss": _last_tenth(history),
             }
+            | ({"curve": _curve(history, "held_out_accuracy")} if whole else {})
             for (_, seed, rate), history in zip(jobs, found, strict=True)
         ]
 
     part: dict = {"data": images.description, "held_out": len(held.test_y), "runs": []}
     if stage == "screen":
-        return part | {"choosing": screen(plan.rates, halving, chance, trial)}
-    screened = finished[_key(dataset, depth, arm, "screen")]["choosing"]
-    entries = final(screened, halving, chance, trial)
+        screened = entries = screen(plan.rates, halving, chance, trial)
+        if not whole:
+            return part | {"choosing": screened}
+    else:
+        screened = finished[_key(dataset, depth, arm, "screen")]["choosing"]
+        entries = final(screened, halving, chance, trial)
     choice = {"arm": arm.name, "depth": depth, "dataset": dataset} | choose(screened, entries, chance)
     return part | {"choosing": entries, "choice": choice}
 
@@ -267,11 +275,15 @@ def _as_run(plan, dataset: str, arm: Start, depth: int, seed: int, rate: float, 
         "epochs": plan.epochs,
         "test_accuracy": _final(history),
         "diverged": history.diverged,
-        "curve": {
-            "steps": list(history.steps),
-            "test_accuracy": [number(a) or 0.0 for a in history.test_accuracy],
-            "loss": _thinned(history),
-        },
+        "curve": _curve(history, "test_accuracy"),
+    }
+
+
+def _curve(history: History, accuracy: str) -> dict:
+    return {
+        "steps": list(history.steps),
+        accuracy: [number(a) or 0.0 for a in history.test_accuracy],
+        "loss": _thinned(history),
     }
 
 

@@ -22,7 +22,7 @@ class Halving:
 
     Attributes:
         seeds: so many, of their own: none of the reported runs has them.
-        share: of the epochs, for which every rate is tried.
+        share: of the epochs, for which every rate is tried; 1: all at full length, and nothing is left to halve.
         finalists: how many go on to the full length.
         bounds: no rate outside is tried.
         margin: a mean accuracy counts as chance unless it is above the share of the largest class by more than this.

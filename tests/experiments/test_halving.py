@@ -204,3 +204,30 @@ def test_configurations_without_halving_do_not_mention_it():
 
 def test_the_plan_that_takes_days_keeps_its_configuration():
     assert record.fingerprint(experiment("depth_tuned", "full")) == "a942a8656f8e41f3"
+
+
+def test_with_nothing_to_halve_every_rate_has_its_curve(tmp_path):
+    plan = replace(experiment("fold_budget_wide", "smoke"), depths=(3,))
+    plan = replace(plan, arms=plan.arms[:1])
+    result = run(plan, "smoke", folder=tmp_path, progress=lambda line: None)
+    assert {one["stage"] for one in result["choosing"]} == {"screen"} and len(result["runs"]) == 2
+    for one in result["choosing"]:
+        curve = one["curve"]
+        assert curve["held_out_accuracy"][-1] == one["held_out_accuracy"] and curve["steps"][-1] == 4  # half an epoch
+    means = {
+        rate: sum(one["held_out_accuracy"] for one in result["choosing"] if one["lr"] == rate)
+        for rate in {one["lr"] for one in result["choosing"]}
+    }
+    assert {one["lr"] for one in result["runs"]} == {result["choices"][0]["best"]} == {max(means, key=means.get)}
+
+
+def test_budgets_of_other_widths_and_depths_are_those_of_the_first_plan():
+    budgets = {}
+    for name in ("fold_budget_wide", "fold_budget_width_32", "fold_budget_width_128", "fold_budget_depth_800"):
+        plan = experiment(name)
+        budgets[name] = {
+            arm.hidden * depth / plan.width for arm in plan.arms if arm.hidden is not None for depth in plan.depths
+        }
+    first = budgets.pop("fold_budget_wide")
+    assert all(other <= first and len(other) >= 3 for other in budgets.values())
+    assert len(first) == 6 * 3 - 4  # four budgets are had by 50 and by 200 layers
