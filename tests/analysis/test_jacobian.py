@@ -105,6 +105,7 @@ def test_non_finite_weights_are_named():
         jac.jacobian(network, torch.ones(1, 3))
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded():
     """1,000 inputs, n = 64, L = 200: within 2 GB, everything included."""
     script = (

@@ -44,6 +44,7 @@ def foldable_sets() -> list[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.slow
 def test_all_8191_sets_of_thirteen_planes():
     """Independent of the theorem: flats alone decide which sets fold; it must accept these and no other."""
     found = foldable_sets()

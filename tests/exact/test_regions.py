@@ -31,6 +31,7 @@ def stack(depth: int, shrink, seed: int = 1) -> list:
 BOX = ((-1, 0), (0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shrink", ["1/8", "1/2", "1", "16"])
 @pytest.mark.parametrize("depth", [20, 40])
 def test_deep_networks_have_the_same_regions_among_floats(depth, shrink):

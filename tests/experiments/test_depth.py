@@ -82,6 +82,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(recorded, tiny, tmp_path):
     assert resumed["runs"] == recorded[1]["runs"] and resumed["choosing"] == recorded[1]["choosing"]
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_loses_one_unit_at_most(tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "pso_lib.experiments", "run", "depth", "--scale", "smoke"]
     command += ["--out", str(tmp_path)]

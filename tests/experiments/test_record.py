@@ -118,6 +118,7 @@ def _compete(folder: str, results) -> None:
         results.put(repr(error))
 
 
+@pytest.mark.slow
 def test_processes_that_run_the_same_experiment(tmp_path, recorded):
     """One works, the others are told so, or find the result; whoever comes, it is whole."""
     context = multiprocessing.get_context("spawn")

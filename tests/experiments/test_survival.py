@@ -17,6 +17,8 @@ from pso_lib.nn.layers import FeedForward
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.nn.weights import hidden_matrices
 
+pytestmark = pytest.mark.slow  # its runs take seconds
+
 
 @pytest.fixture(scope="module")
 def tiny():

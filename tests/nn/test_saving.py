@@ -102,6 +102,7 @@ def test_an_empty_state_names_what_is_missing_and_changes_nothing(name):
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_they_compute_the_same_in_a_spawned_process():
     """Which shares nothing with this one: a local function among the activations would not arrive."""
     networks = [make(0).requires_grad_(False) for make in NETWORKS.values()]

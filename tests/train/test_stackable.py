@@ -205,6 +205,7 @@ def test_what_slips_through_is_caught_by_its_numbers(monkeypatch):
             Ensemble(networks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_deep_and_wild_networks_are_accepted(dtype):
     """Rounding grows through 200 layers, numbers over- and underflow: none of it is another network."""
