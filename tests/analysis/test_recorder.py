@@ -4,46 +4,11 @@ import json
 
 import pytest
 import torch
+from small_models import Attention, letter_loss, text
 from torch import nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from pso_lib.analysis.recorder import Recorder
 from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.nn.init import seeded
-
-
-def draw(*shape, seed=0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
-
-
-class Attention(nn.Module):
-    """One attention layer on characters, its readout tied to the table; with dropout, which a probe must not draw."""
-
-    def __init__(self, width: int = 8, letters: int = 11):
-        super().__init__()
-        self.table = nn.Embedding(letters, width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
-        self.drop = nn.Dropout(0.5)
-        self.readout = nn.Linear(width, letters, bias=False)
-        self.readout.weight = self.table.weight
-        with torch.no_grad():
-            for i, p in enumerate(self.parameters()):
-                p.copy_(draw(*p.shape, seed=i, dtype=p.dtype) / 3)
-
-    def forward(self, x):
-        h = self.table(x)
-        q, k, v = self.qkv(h).chunk(3, -1)
-        return self.readout(h + self.mix(self.drop(scaled_dot_product_attention(q, k, v, is_causal=True))))
-
-
-def text(examples=6, length=5):
-    x = torch.randint(0, 11, (examples, length), generator=seeded(3))
-    return x, x.roll(-1, 1)
-
-
-def letter_loss(logits, y):
-    return cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
 def train(model, recorder=None, steps=5):

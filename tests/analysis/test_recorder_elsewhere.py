@@ -2,35 +2,12 @@
 
 import pytest
 import torch
+from small_models import backward, draw, mlp, start
 from torch import nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 
 from pso_lib.analysis.recorder import Recorder
 from pso_lib.nn.init import seeded
-
-
-def draw(*shape, seed=0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
-
-
-def start(model: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(draw(*p.shape, seed=i) / max(1, p.shape[-1]) ** 0.5)
-    return model
-
-
-def mlp(dtype=torch.float64) -> nn.Sequential:
-    return start(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype))
-
-
-X, Y = draw(16, 6, seed=1), draw(16, 3, seed=2)
-
-
-def backward(model, factor=1.0):
-    model.zero_grad()
-    dtype = next(model.parameters()).dtype
-    (factor * mse_loss(model(X.to(dtype)), Y.to(dtype))).backward()
 
 
 class Sequence(nn.Module):

@@ -3,16 +3,14 @@
 import gzip
 import hashlib
 import io
-import socketserver
 import tarfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torchvision
 from image_samples import write_idx
+from local_server import serving
 
 from pso_lib.data import image_sources, load
 from pso_lib.data.download import unpack
@@ -21,37 +19,9 @@ from pso_lib.errors import DataError
 PLAY = b"Speak, speak. " * 10
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers with the server's ``files``: bytes, or a function that writes them as it likes."""
-
-    def do_HEAD(self):
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self):
-        content = self.server.files.get(self.path.lstrip("/"))
-        self.server.asked.append(self.path)
-        self.send_response(404 if content is None else 200)
-        self.end_headers()
-        if content is not None:
-            content(self.wfile) if callable(content) else self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("PSO_DATA", str(tmp_path / "root"))
-    monkeypatch.delenv("PSO_SCALE", raising=False)
-    monkeypatch.setattr(socketserver.BaseServer, "handle_error", lambda *a: None)  # who is hung up on says nothing
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.asked, running.daemon_threads = {}, [], True
-        running.url = f"http://127.0.0.1:{running.server_port}/"
-        threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
-        yield running
-        running.shutdown()
+    yield from serving(monkeypatch, tmp_path)
 
 
 def everything_under(folder: Path) -> list[str]:

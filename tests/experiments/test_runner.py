@@ -7,10 +7,11 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_plan
+from tiny_plan import quiet, tiny
 
 from pso_lib.experiments import ResultError, experiment, live, record, run, runner, source
 from pso_lib.experiments.__main__ import main
@@ -18,28 +19,16 @@ from pso_lib.experiments.record import path_of, without_timings
 from pso_lib.experiments.registry import suite_of
 
 
-def tiny(**changes):
-    """One arm of each type, two depths: four units of two runs."""
-    whole = experiment("depth", "smoke")
-    arms = tuple(arm for arm in whole.arms if arm.name in ("he", "he_residual"))
-    plan = replace(whole, arms=arms, depths=(2, 3), seeds=2, epochs=0.2, rates=(1e-3,), choose_rate=False)
-    return replace(plan, **changes)
-
-
-def quiet(line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded")
-    return folder, run(tiny(), "smoke", folder=folder, progress=quiet)
+    return folder, tiny_plan.record(folder)
 
 
 @pytest.fixture
 def folder(recorded, tmp_path):
     """A folder of its own with the finished result."""
-    path_of("depth", "smoke", tmp_path).write_bytes(path_of("depth", "smoke", recorded[0]).read_bytes())
+    tiny_plan.copy_record(recorded[0], tmp_path)
     return tmp_path
 
 

@@ -5,57 +5,22 @@ import math
 
 import pytest
 import torch
+from small_models import X, Y, backward, mlp, quick, run
 from torch import nn
 
 from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.nn.init import seeded
 from pso_lib.smoothing import AtSteps, Detector, EnergyTrigger, Guard, StableRankTrigger, smooth_
-
-
-def quick(**options) -> Detector:
-    return Detector(**{"warmup": 3, "cooldown": 4} | options)
-
-
-def network(seed=0, dtype=torch.float64, a=8, b=7):
-    model = nn.Sequential(nn.Linear(6, a), nn.Tanh(), nn.Linear(a, b), nn.Tanh(), nn.Linear(b, 3)).to(dtype)
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(torch.randn(p.shape, generator=seeded(seed + i), dtype=torch.float64) / p.shape[-1] ** 0.5)
-    return model
-
-
-X = torch.randn(16, 6, generator=seeded(1), dtype=torch.float64)
-
-
-Y = torch.randn(16, 3, generator=seeded(2), dtype=torch.float64)
-
-
-def backward(model, factor=1.0):
-    """The gradients of one step, ``factor`` times as large."""
-    model.zero_grad()
-    dtype = next(model.parameters()).dtype
-    (factor * nn.functional.mse_loss(model(X.to(dtype)), Y.to(dtype))).backward()
 
 
 def weights_of(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def run(model, guard, optimizer, factors, stepped=None):
-    for factor in factors:
-        backward(model, factor)
-        allowed = guard.step()
-        if allowed:
-            optimizer.step()
-        if stepped is not None:
-            stepped.append(allowed)
-
-
 SPIKE = [1.0] * 4 + [20.0] + [1.0] * 3
 
 
 def test_a_spike_is_met_and_recorded():
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=quick(), method="clip", k="ceil")
     stepped = []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -81,7 +46,7 @@ def test_a_spike_is_met_and_recorded():
 
 @pytest.mark.parametrize("norm", ["sum", "global"])
 def test_the_norm(norm):
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=AtSteps([1]), method="watch", norm=norm)
     backward(model)
     assert guard.step()  # watching skips nothing
@@ -96,7 +61,7 @@ def test_the_norm(norm):
 def test_what_a_trigger_does(method, skip):
     if method == "skip" and not skip:
         pytest.skip("a contradiction, refused")
-    model = network()
+    model = mlp()
     before = weights_of(model)
     guard = Guard(model, trigger=AtSteps([1]), method=method, skip_step=skip, factor=0.5, weights=["2.weight"])
     backward(model)
@@ -125,14 +90,14 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_moments_of_what_changed_are_as_at_the_first_step(name):
     """After a reset, the next step is that of a fresh optimiser; other weights go on with theirs."""
-    model = network()
+    model = mlp()
     optimizer = OPTIMIZERS[name](model.parameters())
     guard = Guard(
         model, trigger=AtSteps([4]), method="shrink", moments="reset", optimizer=optimizer, weights=["2.weight"]
     )
     run(model, guard, optimizer, [1.0] * 4)
     before = model[2].weight.detach().clone()
-    fresh_model = network()
+    fresh_model = mlp()
     fresh_model.load_state_dict(model.state_dict())
     fresh = OPTIMIZERS[name](fresh_model.parameters())
     run(model, guard, optimizer, [1.0])
@@ -144,7 +109,7 @@ def test_moments_of_what_changed_are_as_at_the_first_step(name):
 
 
 def test_a_non_finite_gradient_is_never_stepped_on():
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=quick(), method="log", skip_step=False, k="ceil")
     stepped = []
     run(model, guard, torch.optim.AdamW(model.parameters()), [1.0, math.nan, math.inf, 1.0], stepped)
@@ -155,7 +120,7 @@ def test_a_non_finite_gradient_is_never_stepped_on():
 
 
 def test_a_spoilt_weight_is_named_and_none_is_touched():
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=AtSteps([1]), method="clip")
     backward(model)
     model[4].weight.data[1, 2] = math.nan
@@ -172,7 +137,7 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path):
     factors = SPIKE * 3
 
     def begin(trigger):
-        model = network(dtype=torch.float32, a=20, b=20)
+        model = mlp(dtype=torch.float32, a=20, b=20)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         # small full_up_to: the randomised SVD, whose generator is part of the state
         guard = Guard(model, trigger=trigger(), method="log", k=2, full_up_to=2, moments="reset", optimizer=optimizer)
@@ -198,7 +163,7 @@ def test_mixed_precision_and_a_scheduler():
     """The scaler multiplies losses by 2^15: unscaled, the guard sees the norms that it would without one."""
     norms = {}
     for scaled in (False, True):
-        model = network(dtype=torch.float32)
+        model = mlp(dtype=torch.float32)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**15, enabled=scaled)
@@ -222,7 +187,7 @@ def test_mixed_precision_and_a_scheduler():
 
 
 def test_gradient_accumulation():
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=AtSteps([1]), method="watch")
     model.zero_grad()
     for x, y in zip(X.chunk(4), Y.chunk(4), strict=True):
@@ -251,7 +216,7 @@ def test_gradients_of_any_kind():
 
 
 def test_more_can_be_done_on_a_trigger():
-    model = network()
+    model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
 
     def halve(record):
@@ -268,7 +233,7 @@ def test_it_rescues_a_run_that_a_spike_would_ruin():
     factors = [1.0] * 60 + [1e6] + [1.0] * 60
     losses = {}
     for method in ("watch", "clip"):
-        model = network()
+        model = mlp()
         run(model, Guard(model, method=method), torch.optim.SGD(model.parameters(), lr=0.05), factors)
         losses[method] = nn.functional.mse_loss(model(X), Y).item()
     assert losses["clip"] < 1 < 100 < losses["watch"]
@@ -297,7 +262,7 @@ def test_it_rescues_a_run_that_a_spike_would_ruin():
             lambda m: Guard(m, optimizer=torch.optim.SGD(m.parameters())),
             ["optimizer", 'moments="reset"', "leave it out"],
         ),
-        (lambda m: Guard(m, moments="reset", optimizer=torch.optim.SGD(network().parameters())), ["0.weight"]),
+        (lambda m: Guard(m, moments="reset", optimizer=torch.optim.SGD(mlp().parameters())), ["0.weight"]),
         (lambda m: Guard(m, k=4), ["k=4", "4.weight", "3 singular values"]),
         (lambda m: Guard(m, factor=2), ["factor"]),
         (lambda m: Guard(m, norm="max"), ["sum", "global"]),
@@ -306,11 +271,11 @@ def test_it_rescues_a_run_that_a_spike_would_ruin():
 )
 def test_bad_arguments_name_the_remedy(call, parts):
     with pytest.raises(ValueError) as caught:
-        call(network())
+        call(mlp())
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_without_gradients_it_says_where_it_belongs():
     with pytest.raises(RuntimeError, match=r"between loss.backward\(\)"):
-        Guard(network()).step()
+        Guard(mlp()).step()

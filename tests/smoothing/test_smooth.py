@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import BULK, DECAYING, large, matrix, orthonormal
 
 from pso_lib.analysis.spectrum import stable_rank
 from pso_lib.nn.init import seeded
@@ -14,17 +15,6 @@ from pso_lib.smoothing import METHODS, randomised_svd, smooth_, smoothed_spectru
 LEADING = ("clip", "log", "softplus", "softmax", "convolution")  # those that only replace sigma_1 … sigma_k
 NEVER_LOWER_SR = ("clip", "log", "softplus", "softmax")
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
-
-
-def orthonormal(m, r, seed):
-    return torch.linalg.qr(torch.randn(m, r, generator=seeded(seed), dtype=torch.float64))[0]
-
-
-def matrix(s, m=None, n=None, seed=0, dtype=torch.float64):
-    """A matrix with the singular values s, and its singular vectors as columns."""
-    s = torch.as_tensor(s, dtype=torch.float64)
-    U, V = orthonormal(m or len(s), len(s), seed), orthonormal(n or len(s), len(s), seed + 1)
-    return ((U * s) @ V.T).to(dtype), U, V
 
 
 spectra = st.lists(st.floats(0.01, 100), min_size=2, max_size=9).map(lambda s: sorted(s, reverse=True))
@@ -184,19 +174,6 @@ def test_a_zero_weight_is_left_alone():
 
 
 # The randomised decomposition
-
-
-DECAYING, BULK = "decaying", "bulk"
-
-
-def large(kind):
-    """600 x 640: a spectrum that decays, stable rank 2.9, or a flat bulk below one large value, stable rank 24."""
-    g = seeded(7)
-    if kind == DECAYING:
-        return matrix(torch.arange(1.0, 601) ** -0.7, 600, 640)[0].float()
-    W = torch.randn(600, 640, generator=g) / 600**0.5
-    u, v = torch.randn(600, generator=g), torch.randn(640, generator=g)
-    return W + 5 * torch.outer(u / u.norm(), v / v.norm())
 
 
 @pytest.mark.parametrize("kind, error", [(DECAYING, 1e-5), (BULK, 0.01)])

@@ -4,47 +4,16 @@ import math
 
 import pytest
 import torch
+from small_models import backward, mlp, run
 from torch import nn
 
 from pso_lib.analysis.singularity import stable_jacobian_energy
 from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.nn.init import seeded
 from pso_lib.smoothing import AtSteps, EnergyTrigger, Guard, StableRankTrigger
 
 
-def network(seed=0, dtype=torch.float64, a=8, b=7):
-    model = nn.Sequential(nn.Linear(6, a), nn.Tanh(), nn.Linear(a, b), nn.Tanh(), nn.Linear(b, 3)).to(dtype)
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(torch.randn(p.shape, generator=seeded(seed + i), dtype=torch.float64) / p.shape[-1] ** 0.5)
-    return model
-
-
-X = torch.randn(16, 6, generator=seeded(1), dtype=torch.float64)
-
-
-Y = torch.randn(16, 3, generator=seeded(2), dtype=torch.float64)
-
-
-def backward(model, factor=1.0):
-    """The gradients of one step, ``factor`` times as large."""
-    model.zero_grad()
-    dtype = next(model.parameters()).dtype
-    (factor * nn.functional.mse_loss(model(X.to(dtype)), Y.to(dtype))).backward()
-
-
-def run(model, guard, optimizer, factors, stepped=None):
-    for factor in factors:
-        backward(model, factor)
-        allowed = guard.step()
-        if allowed:
-            optimizer.step()
-        if stepped is not None:
-            stepped.append(allowed)
-
-
 def test_stable_rank_trigger_reads_by_power_iteration_and_fires_on_a_fall():
-    model = network()
+    model = mlp()
     matrices = [p.detach() for p in model.parameters() if p.ndim == 2]
     trigger = StableRankTrigger(every=1, warmup=2, cooldown=3)
     weights = dict(model.named_parameters())
@@ -75,7 +44,7 @@ def test_stable_rank_trigger_outlives_zero_and_spoilt_weights():
 
 
 def test_energy_trigger():
-    model = network()
+    model = mlp()
     backward(model)
     trigger = EnergyTrigger(every=2, warmup=1, cooldown=0)
     weights = {name: p for name, p in model.named_parameters() if p.ndim == 2}
@@ -91,7 +60,7 @@ def test_energy_trigger():
 
 
 def test_at_steps():
-    model = network()
+    model = mlp()
     guard = Guard(model, trigger=AtSteps([2, 5]), method="log", skip_step=False)
     run(model, guard, torch.optim.SGD(model.parameters(), lr=0.01), [1.0] * 6)
     assert [record["step"] for record in guard.interventions] == [2, 5]
