@@ -47,6 +47,29 @@ def run(model, guard, optimizer, factors, stepped=None):
             stepped.append(allowed)
 
 
+class Sequence(nn.Module):
+    """Parameters that stack matrices: those of attention, and of an LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 8)
+        self.attention, self.lstm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LSTM(8, 4, batch_first=True)
+        self.out = nn.Linear(4, 5)
+
+    def forward(self, tokens):
+        h = self.table(tokens)
+        h = h + self.attention(h, h, h)[0]
+        return self.out(self.lstm(h)[0])
+
+
+TOKENS = torch.randint(0, 5, (3, 6), generator=seeded(3))
+
+
+def sequence_backward(model):
+    model.zero_grad()
+    cross_entropy(model(TOKENS).flatten(0, 1), TOKENS.roll(-1, 1).flatten()).backward()
+
+
 class Attention(nn.Module):
     """One attention layer on characters, its readout tied to the table; with dropout, which a probe must not draw."""
 

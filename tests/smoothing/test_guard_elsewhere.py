@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_models import X, Y, backward, draw, mlp, quick, start
+from small_models import Sequence, X, Y, backward, draw, mlp, quick, sequence_backward, start
 from torch import nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from pso_lib.analysis.recorder import Recorder
 from pso_lib.nn.init import seeded
@@ -119,27 +119,6 @@ def test_looking_again_costs_no_seed():
 
 
 # Matrices that share a parameter
-
-
-class Sequence(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(5, 8)
-        self.attention, self.lstm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LSTM(8, 4, batch_first=True)
-        self.out = nn.Linear(4, 5)
-
-    def forward(self, tokens):
-        h = self.table(tokens)
-        h = h + self.attention(h, h, h)[0]
-        return self.out(self.lstm(h)[0])
-
-
-TOKENS = torch.randint(0, 5, (3, 6), generator=seeded(3))
-
-
-def sequence_backward(model):
-    model.zero_grad()
-    cross_entropy(model(TOKENS).flatten(0, 1), TOKENS.roll(-1, 1).flatten()).backward()
 
 
 def test_stacked_matrices_are_smoothed_one_by_one():
