@@ -1,6 +1,6 @@
 """What an ensemble can train: exactly the networks that its engine computes; all else is refused by name."""
 
-from functools import reduce
+from functools import cache, reduce
 
 import torch
 from torch import Tensor, nn
@@ -215,15 +215,22 @@ def _require_own(name: str, module: nn.Module, kind: type) -> None:
             f"{name}.{weight} is parametrised by {by}; its weights are no plain matrices. Remove it "
             f"with torch.nn.utils.parametrize.remove_parametrizations({name}, {weight!r}), or use training.train."
         )
+    mine, theirs = vars(module), _attributes(kind)
     between = type(module).__mro__[: type(module).__mro__.index(kind)]
-    own = {*dir(kind), *vars(module), *module._parameters, *module._modules}
-    redefined = [attribute for defined in between for attribute in vars(defined) if attribute in own - HARMLESS]
-    redefined += [attribute for attribute in vars(module) if attribute in {*dir(kind)} - HARMLESS]
+    redefined = [name for name in mine if name in theirs]
+    for defined in between:
+        own = theirs.union(mine, module._parameters, module._modules)
+        redefined += [name for name in vars(defined) if name in own - HARMLESS]
     if redefined:
         raise TypeError(
             f"{name} is a {type(module).__name__} with a {redefined[0]} of its own, and the ensemble would compute "
             f"{kind.__name__}'s; use training.train for it."
         )
+
+
+@cache
+def _attributes(kind: type) -> frozenset[str]:
+    return frozenset(dir(kind)) - HARMLESS
 
 
 def _require_layout(name: str, network: DeepNetwork) -> None:
