@@ -16,8 +16,8 @@ def bar(steps: Iterable | None = None, *, total: int, show: bool | None = None, 
 
     Args:
         total: how many steps there will be.
-        show: True and False say so; None shows it in a notebook alone, after a few seconds, and takes it away at the end.
-            TQDM_DISABLE=1 in the environment hides those that were not asked for by False.
+        show: True and False say so; None shows it in a notebook alone, after a few seconds, and takes it away at the
+            end. TQDM_DISABLE=1 in the environment hides those that were not asked for by False.
         options: go to ``tqdm``.
     """
     if show is None:
