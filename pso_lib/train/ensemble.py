@@ -21,7 +21,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pso_lib.errors import (
     checked,
@@ -38,6 +37,7 @@ from pso_lib.nn.init import layers_of
 from pso_lib.nn.networks import DeepNetwork
 from pso_lib.train.loop import LOOK, History, _batches, _check_fit, _check_numbers, hits
 from pso_lib.train.optimizers import require_betas
+from pso_lib.train.progress import bar
 from pso_lib.train.stackable import require_plain_surroundings, require_same_outputs, require_stackable
 from pso_lib.train.stacked import Adam, Buffers, Group, views
 
@@ -193,7 +193,7 @@ class Ensemble:
         at_eval: Callable[[int, "Ensemble"], None] | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> list[History]:
         """Train all networks with Adam and cross-entropy; one ``History`` for each.
 
@@ -210,12 +210,12 @@ class Ensemble:
         if eval_every:
             _evaluate(self, images, histories, 0, at_eval)
         run = _Run(self, images, steps, rates, batch, generators or [None] * len(self), betas, eps)
-        with _flushed_denormals(), run.pool, tqdm(total=steps, unit="step", disable=not progress) as bar:
+        with _flushed_denormals(), run.pool, bar(total=steps, show=progress) as shown:
             for mark in sorted({*range(LOOK, steps, LOOK), *range(every, steps, every), steps}):
                 done = run.done
                 run.advance(mark)
                 _look(run.losses, self.weights, histories, done, mark, mark == steps)
-                bar.update(mark - done)
+                shown.update(mark - done)
                 if all(history.diverged for history in histories):
                     break
                 if mark % every == 0 or mark == steps:

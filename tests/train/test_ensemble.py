@@ -1,6 +1,7 @@
 """The ensemble: equal to networks trained one by one, deaf to a neighbour's divergence, clear about what it refuses."""
 
 import copy
+import io
 import math
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 from pso_lib.data import load
 from pso_lib.nn.networks import deep_network, plain_network
+from pso_lib.train import ensemble as engine
 from pso_lib.train.ensemble import Ensemble
 from pso_lib.train.loop import accuracy, train
 
@@ -165,3 +167,17 @@ def test_numbers_too_small_for_float32_are_flushed_and_the_setting_is_put_back()
         load("digits"), steps=2, lr=1e-3, batch=16, eval_every=1, at_eval=lambda *_: seen.append((tiny * 1).item())
     )
     assert seen[1:] == [0.0, 0.0] and (tiny * 1).item() != 0
+
+
+def test_the_bar_is_told_what_the_caller_said_and_reaches_the_end(digits, monkeypatch):
+    bars, real = [], engine.bar
+
+    def bar(**options):
+        bars.append((options, real(total=options["total"], show=True, disable=False, file=io.StringIO())))
+        return bars[-1][1]
+
+    monkeypatch.setattr(engine, "bar", bar)
+    for progress in (None, True, False):
+        Ensemble(build(1)).train(digits, steps=30, lr=1e-3, generators=seeded(1), progress=progress)
+    assert [options for options, _ in bars] == [{"total": 30, "show": show} for show in (None, True, False)]
+    assert all(shown.n == 30 for _, shown in bars)
