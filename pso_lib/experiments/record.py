@@ -47,7 +47,7 @@ RECORDED = Path(__file__).resolve().parents[1] / "recorded"
 FORMAT = "pso_lib experiment result"
 VERSION = 1
 UNTIMED = ("seconds", "date", "commit", "sittings")
-YOUNGER = ("hidden", "halving")
+YOUNGER = ("hidden", "halving", "outer")
 
 _TOP = {"experiment": TEXT, "scale": TEXT, "configuration": TABLE, "provenance": TABLE}
 
@@ -330,6 +330,9 @@ def validate(result, path: Path) -> None:
         for index, row in enumerate(result.get(name, [])):
             if why := flaw(row, fields):
                 refuse(f"{name} {index}: {why}")
+    seeds = result["configuration"].get("seeds")
+    if isinstance(seeds, int) and seeds > len(result["runs"]):  # before as many keys are made
+        refuse(f"its configuration has {seeds:,} seeds, and it holds {len(result['runs'])} runs")
     try:
         wanted = Counter(schema.implied(result["configuration"]))
         found = Counter(schema.key(run, result["configuration"]) for run in result["runs"])

@@ -141,6 +141,10 @@ def test_a_damaged_value_in_a_run_is_named(tmp_path, name, change, words):
         (lambda r: r.update(configuration=[]), "'configuration' is .*an object"),
         (lambda r: r["choosing"][2].update(held_out_accuracy=7), "choosing 2: 'held_out_accuracy' is 7"),
         (lambda r: r.update(choosing={}), "'choosing' is no list"),
+        (
+            lambda r: r["configuration"].update(seeds=10**15),
+            "its configuration has 1,000,.*,000 seeds, and it holds 300",
+        ),
         (lambda r: r["runs"].__setitem__(3, None), "run 3: None stands in place of an object"),
     ],
 )
