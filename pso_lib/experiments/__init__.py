@@ -1,6 +1,7 @@
 """Named experiments as data: run, resume, record, load. ``python -m pso_lib.experiments`` is the command line.
 
 runner       one unit after another, resumed where it was
+cluster      the same units on many processes or machines
 record       result files: atomic writing, reading, the journal that survives a kill; without torch, so read in no time
 schema       what the runs of each suite must hold, and which a configuration implies
 registry     the suites, and the experiments of all of them by name
@@ -8,7 +9,7 @@ suite        what a suite of experiments brings
 summaries    mean, minimum and maximum, group by group
 criteria     which runs trained
 
-depth, depth_plans, starts, halving                   starts over depth, through the ensemble engine
+depth, depth_plans, starts, halving, rivals           starts over depth, through the ensemble engine
 instability, instability_plans, methods, recovery     ways to train over learning rates
 survival                                              whether a persistent subspace outlives training
 """
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pso_lib.experiments.cluster import ClusterError
     from pso_lib.experiments.criteria import best_loss, trained, training_rates
     from pso_lib.experiments.depth_plans import Experiment
     from pso_lib.experiments.instability_plans import Instability, Method, WorkloadPlan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Start",
+    "ClusterError",
     "Experiment",
     "Instability",
     "Method",
@@ -57,6 +60,7 @@ _MODULES = {
     "record": ("RESULTS", "ResultError", "load", "select", "source", "summary", "without_timings"),
     "registry": ("experiment", "names"),
     "runner": ("live", "run"),
+    "cluster": ("ClusterError",),
     "survival": ("Survival",),
     "criteria": ("best_loss", "trained", "training_rates"),
 }

@@ -1,4 +1,4 @@
-"""python -m pso_lib.experiments list | run NAME [--scale …] [--device …] [--again] | show NAME [--scale …]"""
+"""python -m pso_lib.experiments list | run NAME [--scale …] [--workers …] [--again] … | show NAME [--scale …]"""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pso_lib.data import DataError
-from pso_lib.experiments import ResultError, experiment, load, names, run
+from pso_lib.experiments import ClusterError, ResultError, experiment, load, names, run
 from pso_lib.experiments.record import RESULTS, recorded_path, units_done
 from pso_lib.experiments.registry import suite_named, suite_of
 from pso_lib.scale import SCALES
@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
                 "--seeds", type=int, help="of those on unstable training, and of survival: fewer, or more"
             )
             command.add_argument("--again", action="store_true", help="though it is recorded; replaces the result")
+            places = command.add_mutually_exclusive_group()
+            places.add_argument("--workers", type=int, help="processes of this machine that run units, by Dask")
+            places.add_argument("--scheduler", help="Dask's: tcp://host:8786, or its file; its workers run units")
             command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
@@ -49,11 +52,13 @@ def main(argv: list[str] | None = None) -> int:
                 evaluations=options.evaluations,
                 seeds=options.seeds,
                 again=options.again,
+                workers=options.workers,
+                scheduler=options.scheduler,
                 progress=_say,
             )
         else:
             _show(load(options.name, options.scale, options.out))
-    except (ResultError, DataError, ValueError) as error:
+    except (ResultError, DataError, ClusterError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who read the output has seen enough

@@ -9,6 +9,7 @@ short time, the finalists at full length, the reported runs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from pso_lib import data
 from pso_lib.experiments import depth_plans, schema
@@ -62,6 +63,13 @@ class Depth(Suite):
         _, layer, _ = unit.what
         rates = 1 if plan.choose_rate else len(plan.rates)
         return sum(arm.layer == layer for arm in plan.arms) * plan.seeds * rates
+
+    def after(self, plan: Experiment, unit: Unit) -> list[str]:
+        """With halving: the stage before."""
+        if not plan.halving:
+            return []
+        dataset, depth, arm, stage = unit.what
+        return [_key(dataset, depth, arm, before) for before, then in pairwise(_stages(plan)) if then == stage]
 
     def run_unit(
         self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]

@@ -43,11 +43,16 @@ class Unstable(Suite):
     def units(self, plan: Instability) -> list[Unit]:
         """WorkloadPlan by workload, rate by rate; a method that matches another comes after it."""
         return [
-            Unit(f"{p.name}/lr={rate:g}/{method.name}", p.cost * p.steps * plan.seeds, (p, method, rate))
+            Unit(_key(p, rate, method.name), p.cost * p.steps * plan.seeds, (p, method, rate))
             for p in plan.workloads
             for rate in p.rates or plan.rates
             for method in sorted(plan.methods_of(p), key=lambda m: bool(m.matches))
         ]
+
+    def after(self, plan: Instability, unit: Unit) -> list[str]:
+        """The method that this one matches, on the same workload at the same rate."""
+        workload, method, rate = unit.what
+        return [_key(workload, rate, method.matches)] if method.matches else []
 
     def run_unit(
         self, plan: Instability, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]
@@ -86,6 +91,10 @@ class Unstable(Suite):
 
 
 INSTABILITY = Unstable()
+
+
+def _key(workload: WorkloadPlan, rate: float, method: str) -> str:
+    return f"{workload.name}/lr={rate:g}/{method}"
 
 
 def workload_of(workload: WorkloadPlan, sources: Sources, device: str = "cpu") -> Workload:

@@ -1,15 +1,18 @@
 """Run an experiment unit by unit, resume it where it was, and write its result.
 
-What a unit is, and how it is run, is the business of the experiment's kind.
+What a unit is, and how it is run, is the business of the experiment's kind; where it is run, here or on the workers of
+a ``cluster``, changes nothing else.
 """
 
+import contextlib
 import datetime
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +23,9 @@ from pso_lib.experiments.record import Journal, ResultError
 from pso_lib.experiments.registry import experiment, suite_of
 from pso_lib.experiments.suite import Sources, Suite, Unit
 
-__all__ = ["live", "provenance", "run"]
+Found = Generator[tuple[Unit, dict]]
+
+__all__ = ["live", "provenance", "run", "run_unit"]
 
 
 def run(
@@ -34,6 +39,8 @@ def run(
     evaluations: int | None = None,
     seeds: int | None = None,
     again: bool = False,
+    workers: int | None = None,
+    scheduler=None,
     progress: Callable[[str], None] = print,
 ) -> dict:
     """Run an experiment, or what is left of it, and return its result, which is then on disk as well.
@@ -48,17 +55,24 @@ def run(
         epochs, evaluations: in place of the plan's own, for experiments on depth; the result says so.
         seeds: the same, for those on unstable training and for ``survival``.
         again: run it anew though it is recorded; the old result is replaced when the last unit is done.
+        workers: run the units on so many processes of this machine, through Dask.
+        scheduler: run them on the workers of this one: an address, a scheduler file (….json) or a cluster object. See
+            ``cluster``; ``device``, and ``root`` or PSO_DATA, are then the workers'.
         progress: called with one line per finished unit.
 
     Raises:
         ResultError: a result or journal of another configuration is in the way, or another process at work.
         ValueError: an override that this kind of experiment does not have; a device that cannot be used.
+        ClusterError: Dask is missing, the scheduler does not answer or is lost, a worker is of another version;
+            finished units are kept.
         OSError: the folder cannot be written; finished units are kept.
     """
+    device = str(device)  # a torch.device does as well
     protocol = experiment(name, scale) if isinstance(name, str) else name
     kind = suite_of(protocol)
     plan = _changed(protocol, kind, epochs=epochs, evaluations=evaluations, seeds=seeds)
-    _check_device(device)
+    if workers is scheduler is None:
+        _check_device(device)
     target = record.path_of(plan.name, scale, folder)
     if target.parent.exists() and not target.parent.is_dir():
         raise ResultError(f"{target.parent} is a file; results are written into a folder. Choose another.")
@@ -74,7 +88,18 @@ def run(
         _check_journal(journal, plan, kind, units)
         if again and target.exists() and len(journal.units) == len(units):
             journal.clear()  # left behind by the run that wrote the result
-        _work(plan, kind, units, journal, Sources(root, device), device, progress)
+        left = [unit for unit in units if unit.key not in journal.units]
+        work = partial(run_unit, kind, plan, _commit(record.CHECKOUT))  # the commit that this process has loaded
+        needs = _needs(plan, kind, units)
+        if not left or workers is scheduler is None:
+            found = _here(work, left, needs, journal.units, Sources(root, device))
+        else:
+            from pso_lib.experiments import cluster
+
+            found = cluster.found(
+                work, left, needs, journal.units, root, device, workers=workers, scheduler=scheduler, progress=progress
+            )
+        _keep(found, units, journal, progress)
         result = _assemble(plan, kind, scale, journal, units, device, protocol)
         record.write(target, result)
         journal.finish()
@@ -96,44 +121,73 @@ def _recorded(plan, scale: str, target: Path, again: bool, progress) -> dict | N
     return result
 
 
-def _work(plan, kind: Suite, units: Sequence[Unit], journal: Journal, sources: Sources, device: str, progress) -> None:
-    """Run what is left."""
+def run_unit(kind: Suite, plan, commit: str, unit: Unit, finished: Mapping[str, dict], sources: Sources) -> dict:
+    """Run one unit in this process, and return what the journal keeps of it.
+
+    Args:
+        commit: of the library, for the provenance.
+        finished: the units that it goes on from, as ``Suite.after`` names them.
+        sources: of the data, on the device on which it is run.
+    """
+    begin = time.monotonic()
+    found = kind.run_unit(plan, unit, sources, sources.device, finished)
+    seconds = time.monotonic() - begin
+    made = {"device": _name(sources.device), "date": _today(), "commit": commit}
+    return found | {"seconds": round(seconds, 1), "threads": torch.get_num_threads(), "made": made}
+
+
+def _needs(plan, kind: Suite, units: Sequence[Unit]) -> dict[str, list[str]]:
+    """What each unit goes on from; of earlier units only, so that none waits in vain."""
+    needs: dict[str, list[str]] = {}
+    for unit in units:
+        needs[unit.key] = [key for key in kind.after(plan, unit) if key in needs]
+    return needs
+
+
+def _here(work, units: Sequence[Unit], needs, parts: Mapping[str, dict], sources: Sources) -> Found:
+    """(unit, what was found), one after the other in this process."""
+    for unit in units:
+        yield unit, work(unit, {key: parts[key] for key in needs[unit.key]}, sources)
+
+
+def _keep(found: Found, units: Sequence[Unit], journal: Journal, progress) -> None:
+    """Write down each unit as it comes, and tell how much is left."""
     total = sum(unit.work for unit in units)
     done = sum(unit.work for unit in units if unit.key in journal.units)
-    spent = worked = 0.0
-    name, commit = _name(device), _commit(record.CHECKOUT)  # the commit that this process has loaded
-    for unit in units:
-        if unit.key in journal.units:
-            continue
-        begin = time.monotonic()
-        found = kind.run_unit(plan, unit, sources, device, journal.units)
-        seconds = time.monotonic() - begin
-        made = {"device": name, "date": _today(), "commit": commit}
-        journal.add(unit.key, found | {"seconds": round(seconds, 1), "made": made})
-        spent, worked, done = spent + seconds, worked + unit.work, done + unit.work
-        left = spent / worked * (total - done)
-        progress(f"{unit.key}: {seconds:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
+    worked, begin = 0.0, time.monotonic()
+    with contextlib.closing(found):  # at once, whatever happens: it may hold a cluster
+        for unit, part in found:
+            journal.add(unit.key, part)
+            worked, done = worked + unit.work, done + unit.work
+            left = (time.monotonic() - begin) / worked * (total - done)
+            progress(f"{unit.key}: {part['seconds']:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
 
 
 def live(plan, *, device: str | None = None, root: Path | None = None) -> list[dict]:
     """Run an experiment here and now and return its runs; nothing is written. By default on CUDA if there is any."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     _check_device(device)
     kind, sources = suite_of(plan), Sources(root, device)
     parts: dict[str, dict] = {}
-    for unit in kind.units(plan):
-        parts[unit.key] = kind.run_unit(plan, unit, sources, device, parts)
+    units = kind.units(plan)
+    for unit, part in _here(partial(run_unit, kind, plan, ""), units, _needs(plan, kind, units), parts, sources):
+        parts[unit.key] = part
     return [run for part in parts.values() for run in part["runs"]]
 
 
-def provenance(device: str, dtype: str) -> dict:
-    """Versions, device, date, and the commit of the checkout that holds the library, if one does."""
+def provenance(device: str, dtype: str, threads: int | None = None) -> dict:
+    """Versions, device, date, and the commit of the checkout that holds the library, if one does.
+
+    Args:
+        device: by the name that people know it by.
+        threads: of the processes that ran the units; by default those of this one.
+    """
     return {
-        "device": _name(device),
+        "device": device,
         "dtype": dtype,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "date": _today(),
         "commit": _commit(record.CHECKOUT),
     }
@@ -185,12 +239,12 @@ def _changed(plan, kind: Suite, **given):
     return replace(plan, **changes)
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, where: str = "here") -> None:
     try:
         usable = torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
         why = str(error).partition("\n")[0]
-        raise ValueError(f"device={device!r} cannot be used here ({why}); give 'cpu', 'cuda' or 'cuda:1'.") from None
+        raise ValueError(f"device={device!r} cannot be used {where} ({why}); give 'cpu', 'cuda' or 'cuda:1'.") from None
     if usable.is_meta:
         raise ValueError("device='meta' holds no numbers; give 'cpu', 'cuda' or 'cuda:1'.")
 
@@ -211,6 +265,8 @@ def _check_journal(journal: Journal, plan, kind: Suite, units: Sequence[Unit]) -
 
 def _assemble(plan, kind: Suite, scale: str, journal: Journal, units: Sequence[Unit], device, protocol) -> dict:
     parts = [journal.units[unit.key] for unit in units]
+    last = parts[-1]  # which may have been run elsewhere, on a device that is not here
+    name = last["made"]["device"] if "made" in last else _name(device)
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     return {
         "format": record.FORMAT,
@@ -220,7 +276,7 @@ def _assemble(plan, kind: Suite, scale: str, journal: Journal, units: Sequence[U
         "experiment": plan.name,
         "scale": scale,
         "configuration": record.configuration(plan),
-        "provenance": provenance(device, dtype)
+        "provenance": provenance(name, dtype, last.get("threads"))
         | {"seconds": round(sum(p["seconds"] for p in parts)), "data": sorted({p["data"] for p in parts})}
         | _sittings(parts)
         | kind.provenance(protocol),

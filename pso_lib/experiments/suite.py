@@ -71,8 +71,15 @@ class Suite:
         """How many runs a unit has: one per seed, if nothing else is said."""
         return plan.seeds
 
+    def after(self, plan, unit: Unit) -> Sequence[str]:
+        """Keys of the earlier units that this one goes on from: it waits for them, wherever they are run."""
+        return ()
+
     def run_unit(self, plan, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]) -> dict:
-        """{"data": description, "runs": […]}, and more if ``extras`` has use for it; ``finished``: earlier units."""
+        """{"data": description, "runs": […]}, and more if ``extras`` has use for it.
+
+        ``finished`` holds the units that ``after`` names.
+        """
         raise NotImplementedError
 
     def flaw(self, plan, unit: Unit, part: dict) -> str | None:
