@@ -10,20 +10,24 @@ short time, the finalists at full length, the reported runs.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, cast
 
 from pso_lib import data
 from pso_lib.experiments import depth_plans, schema
 from pso_lib.experiments.depth_plans import Experiment
 from pso_lib.experiments.halving import choose, final, screen
-from pso_lib.experiments.starts import Start, build, scale_of
+from pso_lib.experiments.rivals import alone, network, prepare
+from pso_lib.experiments.starts import Start, scale_of
 from pso_lib.experiments.suite import Sources, Suite, Unit, number
 from pso_lib.nn.init import seeded
+from pso_lib.nn.networks import DeepNetwork
 from pso_lib.train.ensemble import Ensemble
-from pso_lib.train.loop import History
+from pso_lib.train.loop import History, train
 
 __all__ = ["DEPTH", "Depth"]
 
 CHOOSING_SEED = 1_000  # no reported run uses it
+SEEN = 512  # training images that a start may look at
 TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
 
 
@@ -249,23 +253,25 @@ def _train(
     shapes: dict[tuple, list[int]] = {}
     for index, (arm, _, _) in enumerate(jobs):
         beta = scale_of(arm, depth) if arm.layer == "B" else 0
-        shapes.setdefault((arm.activation, beta, arm.hidden), []).append(index)
+        shapes.setdefault((arm.activation, beta, arm.hidden, arm.outer, alone(arm)), []).append(index)
     together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
-    for indices in shapes.values():
+    for (*_, one_by_one), indices in shapes.items():
         for first in range(0, len(indices), together):
             chunk = indices[first : first + together]
-            networks = [
-                build(jobs[i][0], depth, plan.width, images.train_x.shape[1], images.classes, jobs[i][1], device=device)
-                for i in chunk
-            ]
-            found = Ensemble(networks).train(
-                images,
-                steps=steps,
-                lr=[jobs[i][2] for i in chunk],
-                batch=plan.batch,
-                generators=[seeded(jobs[i][1]) for i in chunk],
-                eval_every=max(1, steps // evaluations),
-            )
+            arms, seeds, rates = zip(*(jobs[i] for i in chunk), strict=True)
+            shape = depth, plan.width, images.train_x.shape[1], images.classes
+            networks = [network(arm, *shape, seed, device=device) for arm, seed in zip(arms, seeds, strict=True)]
+            for arm, one in zip(arms, networks, strict=True):
+                prepare(arm, one, images.train_x[:SEEN])
+            options: dict[str, Any] = {"steps": steps, "batch": plan.batch, "eval_every": max(1, steps // evaluations)}
+            draws = [seeded(seed) for seed in seeds]
+            if one_by_one:
+                found = [
+                    train(one, images, lr=rate, generator=draw, **options)
+                    for one, rate, draw in zip(networks, rates, draws, strict=True)
+                ]
+            else:
+                found = Ensemble(cast(list[DeepNetwork], networks)).train(images, lr=rates, generators=draws, **options)
             histories |= zip(chunk, found, strict=True)
     return [histories[i] for i in range(len(jobs))]
 

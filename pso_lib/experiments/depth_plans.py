@@ -67,6 +67,25 @@ BASELINES = (
     Start("zero_branch", "B", "zero_branch"),
 )
 
+RIVALS = (
+    Start("he_single", "A", "he", outer="identity"),
+    Start("layer_norm", "A", "layer_norm"),
+    Start("pre_norm", "B", "pre_norm"),
+    Start("scaled_residual", "B", "he", beta=None),
+    Start("zero_branch", "B", "zero_branch"),
+    Start("rezero", "B", "rezero"),
+    Start("fixup", "B", "fixup"),
+    Start("lsuv", "A", "lsuv", outer="identity"),
+    Start("tailored", "A", "haar", activation="tailored", outer="identity"),
+    Start("maxmin", "A", "orthogonal", activation="maxmin", outer="identity"),
+    _fold("fold_step", "fold_step"),
+    _fold("penalty_shared", "penalty_shared"),
+    _fold("penalty_independent", "penalty_independent"),
+    _fold("constraint_shared", "constraint_shared"),
+    _fold("constraint_independent", "constraint_independent"),
+    Start("shallow", "A", "shallow"),
+)
+
 # What says most comes first, in an experiment that takes days and may be read before its end.
 _ORDER = (
     "shared",
@@ -220,6 +239,14 @@ _full["depth_tuned"] = replace(
     rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     evaluations=20,
     halving=Halving(),
+)
+
+_full["rivals"] = replace(
+    _full["depth_tuned"],
+    name="rivals",
+    question="What do other authors' cures for depth reach, chosen and trained as the starts are?",
+    arms=RIVALS,
+    depths=(200, 50, 5),
 )
 
 # The budget h L / n decides, if it does, whatever L, h and n are: at 50 and 200 layers of width 64 it takes the same

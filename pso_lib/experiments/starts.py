@@ -9,9 +9,10 @@ import torch
 
 from pso_lib.errors import checked, require_positive_int
 from pso_lib.nn import init
+from pso_lib.nn.activations import leaky_relu
 from pso_lib.nn.networks import DeepNetwork, Ends, Kind, deep_network
 
-__all__ = ["Start", "build", "scale_of"]
+__all__ = ["Start", "build", "scale_of", "tailored_slope"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,16 @@ class Start:
         name: unique within an experiment; a key of ``plots.METHODS`` where the book has a style for it.
         layer: "A", B^T sigma(Ax + b), or "B", x + beta B^T sigma(Ax + b). A and B are both trained.
         init: "he", "xavier", "orthogonal", "looks_linear", "shared", "block", "projection", "independent_folds" or
+            "haar" (orthogonal, gain 1), "lsuv" (the same until it has seen images: ``rivals.prepare``),
             "drift" (Haar matrices that a share of ``drift`` turns away from one shared matrix), "zero_branch" (B = 0,
-            the idea that Fixup, ReZero and SkipInit share, without their trained scalars).
+            the idea that Fixup, ReZero and SkipInit share, without their trained scalars), or a rival (``rivals``).
         k, blocks: of the block and projection starts.
         beta: of type B; None is 1 / sqrt(depth).
-        activation: its name.
+        activation: its name; "tailored" is the leaky ReLU of ``tailored_slope``, times the gain that keeps squares.
         ends: "orthogonal" or "default", the first and last affine layers.
         drift: 0 is shared, 1 independent.
         hidden: rows of A and B; None for square ones.
+        outer: "identity" for layers with a single matrix, B = I; None for two.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Start:
     ends: Ends = "orthogonal"
     drift: float = 0.0
     hidden: int | None = None
+    outer: str | None = None
 
 
 @checked
@@ -51,9 +55,14 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
     seed = require_positive_int("seed", seed, least=0)
     generator = init.seeded(seed)
     kinds: dict[str, Kind] = {"A": "feedforward", "B": "residual"}
-    layer_options: dict[str, Any] = {"hidden": arm.hidden}
+    layer_options: dict[str, Any] = {"hidden": arm.hidden, "activation": arm.activation}
+    if arm.outer is not None:
+        layer_options["outer"] = arm.outer
     if arm.layer == "B":
         layer_options["beta"] = scale_of(arm, depth)
+    if arm.activation == "tailored":
+        layer_options["activation"] = leaky_relu(tailored_slope(depth))
+        layer_options["beta"] = init.gain_of(layer_options["activation"])
     network = deep_network(
         depth,
         width,
@@ -61,7 +70,6 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
         inputs=inputs,
         classes=classes,
         ends=arm.ends,
-        activation=arm.activation,
         generator=generator,
         **layer_options,
         **options,
@@ -74,6 +82,30 @@ def build(arm: Start, depth: int, width: int, inputs: int, classes: int, seed: i
 def scale_of(arm: Start, depth: int) -> float:
     """The beta of a type B arm at a depth."""
     return 1 / math.sqrt(depth) if arm.beta is None else arm.beta
+
+
+def tailored_slope(depth: int, target: float = 0.9) -> float:
+    """The slope s of the leaky ReLU with which inputs at right angles leave ``depth`` wide layers at a given cosine.
+
+    Tailored activation transformation (Zhang, Botev and Martens 2022): with isometric or Gaussian weights the cosine
+    goes c -> c + (1 - s)^2 / (pi (1 + s^2)) (sqrt(1 - c^2) - c acos c), the arc-cosine kernel of that activation.
+    Too shallow a network does not reach the target: it keeps s = 0, ReLU.
+    """
+
+    def end(slope: float) -> float:
+        cosine = 0.0
+        for _ in range(depth):
+            bend = math.sqrt(max(0.0, 1 - cosine**2)) - cosine * math.acos(min(1.0, cosine))
+            cosine += (1 - slope) ** 2 / (math.pi * (1 + slope**2)) * bend
+        return cosine
+
+    low, high = 0.0, 1.0  # the end falls from ReLU's to 0
+    if end(low) <= target:
+        return low
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if end(middle) > target else (low, middle)
+    return (low + high) / 2
 
 
 def _drift(network: DeepNetwork, arm: Start, generator: torch.Generator) -> None:
@@ -102,6 +134,8 @@ _starts: dict[str, Callable[[DeepNetwork, Any, torch.Generator], None]] = {
     "he": lambda network, arm, g: init.kaiming_(network, g),
     "xavier": lambda network, arm, g: init.xavier_(network, g),
     "orthogonal": lambda network, arm, g: init.orthogonal_(network, generator=g),
+    "haar": lambda network, arm, g: init.orthogonal_(network, 1.0, g),
+    "lsuv": lambda network, arm, g: init.orthogonal_(network, 1.0, g),
     "looks_linear": lambda network, arm, g: init.looks_linear_(network, g),
     "shared": lambda network, arm, g: init.shared_orthogonal_(network, g),
     "block": lambda network, arm, g: init.block_(network, arm.k, blocks=arm.blocks, generator=g),

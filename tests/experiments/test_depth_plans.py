@@ -8,7 +8,7 @@ from pso_lib.experiments import (
     experiment,
     record,
 )
-from pso_lib.experiments.starts import build
+from pso_lib.experiments.rivals import network as build
 
 
 @pytest.mark.parametrize("name", depth_plans.names())
