@@ -160,7 +160,7 @@ def _slopes(f, x: Tensor, shaken: bool = False) -> tuple[Tensor, Tensor]:
     A forward derivative each, where the gradients would take n.
     """
     generator = seeded(0)
-    v = torch.randn(4, x.shape[1], generator=generator, dtype=torch.float64).to(x)
+    v = torch.randn(4, x.shape[1], generator=generator, dtype=torch.float64, device=generator.device).to(x)
     with _offsets_of(f, x, shaken) as offsets:
 
         def along(point: Tensor) -> tuple[Tensor, Tensor]:

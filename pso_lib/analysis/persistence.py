@@ -138,7 +138,8 @@ def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None) 
     means: see ``persistent_subspace``.
     """
     _require_rows(network, x)
-    return torch.tensor([persistent_subspace(network, point, tolerance=tolerance).dimension for point in x])
+    found = [persistent_subspace(network, point, tolerance=tolerance).dimension for point in x]
+    return torch.tensor(found, device=x.device)
 
 
 @checked
@@ -191,7 +192,7 @@ def coherence(network, x: Tensor) -> Tensor:
     require_attributes("network", network, "dim", "depth", "trunk", "trunk_states")
     _require_pairs(x)
     G = cumulative_jacobians(network, x, on_kink="ignore").flatten(2)  # (L, N, n n)
-    i, j = torch.triu_indices(len(x), len(x), 1)
+    i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
     return cosines(G)[:, i, j].mean(1)
 
 
@@ -238,7 +239,7 @@ def _require_pairs(x: Tensor) -> None:
 
 def _distances(x: Tensor) -> Tensor:
     """Between all pairs of rows, (N, n) to (N (N - 1) / 2,), without under- or overflow."""
-    i, j = torch.triu_indices(len(x), len(x), 1)
+    i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
     return norm(x[i] - x[j])
 
 

@@ -77,7 +77,7 @@ def check(name: str, *answer) -> None:
 
 def require_shape_like(answer, expected: tuple[int, ...], what: str = "your answer") -> torch.Tensor:
     """The answer as a float64 tensor, after its shape has been compared with the expected one."""
-    value = torch.as_tensor(answer).detach().to(torch.float64)
+    value = torch.as_tensor(answer, device="cpu").detach().to(torch.float64)
     if tuple(value.shape) != tuple(expected):
         transposed = " It is the transpose." if tuple(value.shape) == tuple(expected)[::-1] else ""
         wrong(f"{what} has shape {tuple(value.shape)}, expected {tuple(expected)}.{transposed}")
@@ -92,13 +92,13 @@ def require_close(
     if isinstance(expected, sp.Basic | sp.MatrixBase):
         _require_equal_sympy(answer, expected, mistakes, what)
         return
-    target = torch.as_tensor(expected, dtype=torch.float64)
+    target = torch.as_tensor(expected, dtype=torch.float64, device="cpu")
     value = require_shape_like(answer, tuple(target.shape), what)
     scale = 1 + target.abs().max()
     if bool(((value - target).abs() <= tol * scale).all()):
         return
     for explanation, mistaken in mistakes.items():
-        other = torch.as_tensor(mistaken, dtype=torch.float64)
+        other = torch.as_tensor(mistaken, dtype=torch.float64, device="cpu")
         if other.shape == value.shape and bool(((value - other).abs() <= tol * scale).all()):
             wrong(explanation)
     gap = (value - target).abs().max().item()

@@ -25,7 +25,7 @@ def _untouched(untouched) -> str:
     for n, h in ((6, 2), (5, 4), (7, 1)):
         layer = Fold(n, h, generator=seeded(n), dtype=torch.float64)
         layer.set_weights(b=gaussian(1, h, 1.0, seeded(h))[0])
-        rows = torch.as_tensor(untouched(layer)).detach()
+        rows = torch.as_tensor(untouched(layer), device="cpu").detach()
         if tuple(rows.shape) == (h, n) and h != n - h:
             wrong(f"for n={n}, h={h} you return {h} directions, those of the creases' normals: they are what moves.")
         rows = require_shape_like(rows, (n - h, n), f"for n={n}, h={h} the basis")
@@ -87,7 +87,7 @@ def _repair(repair) -> str:
         A = require_shape_like(repair(rough), (h, n), f"for A of shape {(h, n)} the repaired matrix")
         if not torch.equal(given, rough):
             wrong("your function changes its argument in place; return a new matrix.")
-        if torch.as_tensor(repair(given)).dtype != torch.float64:
+        if torch.as_tensor(repair(given), device="cpu").dtype != torch.float64:
             wrong("the result is not float64: the cast back throws the repair away.")
         error = _row_error(A)
         if error > 1e-13:
@@ -107,7 +107,7 @@ def _repair(repair) -> str:
 @exercise("wide-fold")
 def _wide(A, b, x) -> str:
     """A (h, n) with h > n and orthonormal columns, b (h,), x (n,): I - 2 A^T D A is singular at x."""
-    A, b, x = (torch.as_tensor(value).detach().to(torch.float64) for value in (A, b, x))
+    A, b, x = (torch.as_tensor(value, device="cpu").detach().to(torch.float64) for value in (A, b, x))
     if A.ndim != 2:
         wrong(f"A has shape {tuple(A.shape)}; it must be a matrix, (h, n).")
     h, n = A.shape

@@ -95,7 +95,7 @@ def _paired(paired) -> str:
             "q": {5: [0.2, 0.2, 0.2, 0.2], 200: [0.91, 0.90, 0.70, 0.97]},
         }
     )
-    given = torch.as_tensor(paired(runs, "p", "q", 200), dtype=torch.float64)
+    given = torch.as_tensor(paired(runs, "p", "q", 200), dtype=torch.float64, device="cpu")
     if given.ndim == 0:
         wrong("you return one number; asked for is one difference per seed, so that their signs can be counted.")
     if given.numel() == 8:

@@ -17,7 +17,7 @@ def _numbers(value) -> Tensor:
         value = value.tolist()
     if isinstance(value, list | tuple):
         value = [[_float(v) for v in row] if isinstance(row, list | tuple) else _float(row) for row in value]
-    return torch.as_tensor(value, dtype=torch.float64).detach()
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
 
 
 def _float(value) -> float:

@@ -11,7 +11,7 @@ from pso_lib.nn.networks import deep_network
 @exercise("folded-together")
 def _together(A, b, x, y) -> str:
     """A (h, 2) with orthonormal rows, b (h,), and two points of the plane, off the creases, with one image."""
-    A, b, x, y = (torch.as_tensor(value).detach().to(torch.float64) for value in (A, b, x, y))
+    A, b, x, y = (torch.as_tensor(value, device="cpu").detach().to(torch.float64) for value in (A, b, x, y))
     if A.ndim != 2 or A.shape[1] != 2:
         wrong(f"A has shape {tuple(A.shape)}; a fold of the plane needs (h, 2).")
     for name, value, size in (("b", b, len(A)), ("x", x, 2), ("y", y, 2)):
@@ -42,7 +42,7 @@ def _softened(softened) -> str:
     G = U @ torch.diag_embed(values) @ V
     for c in (0.5, 0.25):
         target = ((values >= c - 1e-9) & (values <= 1 / c + 1e-9)).sum(1)
-        answer = torch.as_tensor(softened(G, c)).detach()
+        answer = torch.as_tensor(softened(G, c), device="cpu").detach()
         if answer.ndim == 0:
             wrong(f"you return one number; return one count for each of the {len(G)} Jacobians.")
         answer = require_shape_like(answer, (len(G),), "the counts")

@@ -63,7 +63,7 @@ def _against_new_average(r: float, tau: float, alpha: float) -> int | None:
 @exercise("sharpening-convolution")
 def _sharpening(spectrum) -> str:
     """A spectrum (r,), largest first, whose stable rank falls under convolution with the paper's k."""
-    s = torch.as_tensor(spectrum).detach().to(torch.float64)
+    s = torch.as_tensor(spectrum, device="cpu").detach().to(torch.float64)
     if s.ndim != 1 or len(s) < 2:
         wrong(f"the answer has shape {tuple(s.shape)}; give a list of two singular values or more.")
     if not s.isfinite().all() or (s < 0).any() or s[0] <= 0:
@@ -100,7 +100,7 @@ def _kernel(clip_kernel) -> str:
         W = ((U * spectrum) @ Vh).reshape(shape)
         start, right = W.clone(), W.clone()
         smooth_(right, "clip")
-        answer = torch.as_tensor(clip_kernel(W)).detach()
+        answer = torch.as_tensor(clip_kernel(W), device="cpu").detach()
         if not torch.equal(W, start):
             wrong("the kernel you were given has changed; work on a copy.")
         if tuple(answer.shape) == tuple(W.flatten(1).shape):

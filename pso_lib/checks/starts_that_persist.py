@@ -88,7 +88,7 @@ def _hidden(find) -> str:
         projection_(network, k, generator=g)
         _, _, Vh = torch.linalg.svd(layers_of(network)[0].B.detach())
         right = Vh[k:].T @ Vh[k:]
-        given = torch.as_tensor(find(network)).detach()
+        given = torch.as_tensor(find(network), device="cpu").detach()
         if tuple(given.shape) == (n, n - k) and n - k != n:
             wrong(f"you return {n - k} directions as columns U; asked for is the matrix U Uᵀ, ({n}, {n}).")
         P = require_shape_like(given, (n, n), f"for width {n} the projection")

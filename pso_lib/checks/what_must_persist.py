@@ -89,7 +89,7 @@ def _share(share) -> str:
             init.looks_linear_(network, g)
         x, y = torch.randn(5, 6, generator=g, **_DOUBLE), torch.tensor([0, 1, 2, 0, 1])
         answer = share(network, x, y)
-        if torch.as_tensor(answer).ndim == 0:
+        if torch.as_tensor(answer, device="cpu").ndim == 0:
             wrong("you return one number; every example has a gradient and a share of its own: shape (N,).")
         answer = require_shape_like(answer, (5,), "the shares of 5 examples")
         states = [state.detach() for state in network.states(x)]
@@ -135,7 +135,7 @@ def _common(common) -> str:
         x = torch.randn(count, n, generator=seeded(3), **_DOUBLE)
         each = [persistent_subspace(network, point).basis for point in x]
         expected = _meet(each)
-        given = torch.as_tensor(common(network, x)).detach().to(torch.float64)
+        given = torch.as_tensor(common(network, x), device="cpu").detach().to(torch.float64)
         d, what = expected.shape[1], f"at {count} inputs"
         if given.ndim != 2 or given.shape[0] != n:
             wrong(f"{what} you return shape {tuple(given.shape)}; return columns, ({n}, d), even when d = 0.")

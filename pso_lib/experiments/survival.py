@@ -217,8 +217,9 @@ def measure(network: DeepNetwork, x: Tensor) -> dict[str, float | None]:
     names = ("persistent_dimension", "loose_dimension", "softened_count", "jacobian_stable_rank")
     if not all(p.isfinite().all() for p in network.parameters()):
         return dict.fromkeys(names)
-    exact = deepcopy(network).double()
-    h = x.double() if exact.lift is None else exact.lift(x.double())
+    where = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
+    exact, x = deepcopy(network).to(where, torch.float64), x.to(where, torch.float64)
+    h = x if exact.lift is None else exact.lift(x)
     try:
         s = singular_values(jacobian(exact.trunk, h, on_kink="ignore"))  # (N, n)
         dimensions = [persistent_dimension(exact, h, tolerance=tolerance) for tolerance in (STRICT, LOOSE)]

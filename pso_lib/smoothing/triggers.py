@@ -109,7 +109,8 @@ class StableRankTrigger(_Reading):
             iterations = self.iterations
             if name not in self._directions or len(self._directions[name]) != M.shape[1]:  # new, or replaced
                 g = seeded(self.seed)
-                self._directions[name] = torch.randn(M.shape[1], generator=g, dtype=M.dtype).to(M.device)
+                start = torch.randn(M.shape[1], generator=g, dtype=M.dtype, device=g.device)
+                self._directions[name] = start.to(M.device)
                 iterations *= 10
             top, v = top_singular_value(M, self._directions[name].to(M), iterations)
             self._directions[name] = v

@@ -145,7 +145,7 @@ def spectral_norm_(model: nn.Module) -> None:
     first vector from the global generator; here it is always the same, and the global generator is left as it was.
     """
     for module, name in _owners(model, "spectral_norm_"):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # seeding is of all of them
             torch.manual_seed(0)
             parametrizations.spectral_norm(module, name)
 

@@ -151,10 +151,10 @@ class Ensemble:
         require_shape("x", x, self.inputs)
         require_labels("y", y, len(x), self.classes, of="x")
         chunk = require_positive_int("chunk", chunk)
-        right = torch.zeros(len(self), dtype=torch.float64, device=x.device)
+        right = torch.zeros(len(self), dtype=torch.int64, device=x.device)
         for rows, labels in zip(x.split(chunk), y.split(chunk), strict=True):
             right += hits(self.logits(rows), labels).sum(-1)
-        return right / len(y)
+        return (right.cpu() if x.device.type == "mps" else right).double() / len(y)  # MPS has no float64
 
     @checked
     @torch.no_grad()
@@ -232,9 +232,10 @@ class _Run:
     def __init__(self, ensemble: Ensemble, images, steps: int, rates, batch: int, generators, betas, eps):
         E, device = len(ensemble), ensemble.weights.device
         self.threads, self.done = torch.get_num_threads(), 0
-        self.workers = 1 if device.type == "cuda" else min(self.threads, WORKERS, E)
+        on_cpu = device.type == "cpu"  # elsewhere one stack fills the device
+        self.workers = min(self.threads, WORKERS, E) if on_cpu else 1
         share = E / self.workers
-        size = E if device.type == "cuda" else math.ceil(share / math.ceil(share / GROUP))
+        size = math.ceil(share / math.ceil(share / GROUP)) if on_cpu else E
         adam = Adam(ensemble, rates, betas, eps)
         self.losses = torch.full((steps, E), math.nan, dtype=ensemble.weights.dtype, device=device)
         self.draws = [_batches(len(images.train_y), batch, steps, generator, device) for generator in generators]
@@ -243,7 +244,7 @@ class _Run:
         for index, start in enumerate(range(0, E, size)):
             worker, count = index % self.workers, min(size, E - start)
             if (worker, count) not in buffers:
-                chunk = ensemble.depth if device.type == "cuda" else CHUNK
+                chunk = CHUNK if on_cpu else ensemble.depth
                 buffers[worker, count] = Buffers(ensemble, count, batch, chunk)
             self.queues[worker].append(Group(ensemble, start, buffers[worker, count], adam, images))
         self.pool = ThreadPoolExecutor(self.workers)

@@ -105,7 +105,7 @@ def _require_equal(part: str, ours: Tensor, outputs: list[Tensor]) -> None:
     """Up to rounding, relative to a network's largest number; what has overflowed is left aside."""
     theirs = torch.stack(outputs)  # (E, N, m)
     finite, info = theirs.isfinite(), torch.finfo(theirs.dtype)
-    tf32 = theirs.is_cuda and theirs.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    tf32 = theirs.is_cuda and theirs.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     scale = torch.where(finite, theirs, 0).abs().amax((1, 2), keepdim=True)
     tolerance = min(1e3 * (2**-11 if tf32 else info.eps), 0.05) * scale + info.tiny
     same = (((ours - theirs).abs() <= tolerance) | ~finite).flatten(1).all(1)

@@ -5,6 +5,7 @@ in the order of ``network.parameters()``, so that Adam is one call; ``views`` cu
 """
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from pso_lib.nn.activations import Activation, PiecewiseAffine, Smooth
 __all__ = ["Adam", "Buffers", "Group", "Rule", "rule", "views"]
 
 _aten = torch.ops.aten
+_CAPTURING = threading.Lock()  # torch records one graph at a time in a process
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Group:
         self.graph: torch.cuda.CUDAGraph | None = None
         if adam is not None:
             self.stopped = torch.zeros_like(buffers.loss, dtype=torch.float32)  # 1.0: leave these weights alone
-            self.count = torch.zeros((), device=buffers.loss.device)
+            self.count = torch.zeros((), dtype=torch.float32, device=buffers.loss.device)  # as the kernel reads it
             self.updates = adam.prepare(self)
 
     @torch.no_grad()
@@ -140,18 +142,22 @@ class Group:
         self.forward_and_back()
 
     def _capture(self) -> "torch.cuda.CUDAGraph":
-        """One step as a CUDA graph. While the kernels warm up, Adam is told to leave everything alone."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        self.stopped.fill_(1)
-        with torch.cuda.stream(side):
-            for _ in range(3):
+        """One step as a CUDA graph. While the kernels warm up, Adam is told to leave everything alone.
+
+        On the weights' device, which need not be the current one: elsewhere nothing would be recorded.
+        """
+        with torch.cuda.device(self.buffers.loss.device), _CAPTURING:
+            self.stopped.fill_(1)  # before the other stream starts from here
+            side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self._step()
+            torch.cuda.current_stream().wait_stream(side)
+            # records, and runs nothing; other threads go on with what they do
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # records, and runs nothing
-            self._step()
-        self.stopped.zero_(), self.count.zero_()
+            self.stopped.zero_(), self.count.zero_()
         return graph
 
     def forward_and_back(self) -> None:
@@ -219,7 +225,7 @@ class Adam:
         self.kernel: Callable[..., None] = torch._fused_adam_
         try:
             one = [torch.zeros_like(self.weights[0, :16])]
-            count = [torch.ones((), device=one[0].device)]
+            count = [torch.ones((), dtype=torch.float32, device=one[0].device)]
             self.kernel(one, one, one, one, [], count, lr=1.0, found_inf=torch.ones_like(count[0]), **self.options)
         except (RuntimeError, NotImplementedError):  # not on this device or version of torch
             self.kernel = _plain_adam

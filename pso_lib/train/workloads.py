@@ -192,7 +192,7 @@ def image_workload(
     def measure(model) -> dict[str, float]:
         logits = torch.cat([model(part) for part in test_x.split(chunk)])
         right = (logits.argmax(-1) == test_y) & logits.isfinite().all(-1)
-        return {"loss": float(cross_entropy(logits, test_y)), "accuracy": float(right.double().mean())}
+        return {"loss": float(cross_entropy(logits, test_y)), "accuracy": int(right.sum()) / len(right)}
 
     return Workload(
         name,
