@@ -1,11 +1,13 @@
 """Rates chosen by halving, on trials that are made up: what is tried, what wins, and when nothing trains."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
 from pso_lib.experiments import experiment, record, run
+from pso_lib.experiments.depth import DEPTH
 from pso_lib.experiments.halving import Halving, beyond, choose, final, ranked, screen
 
 GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
@@ -163,6 +165,18 @@ def test_the_record_says_how_rates_were_chosen(recorded, tiny):
         assert choice["trains"] and choice["best"] == choice["lr"] == max(means, key=means.get)
         runs = [r for r in result["runs"] if [r["arm"], r["depth"], r["dataset"]] == where]
         assert {r["lr"] for r in runs} == {choice["lr"]}
+
+
+def test_the_table_says_what_does_not_train_and_what_was_not_bracketed(recorded):
+    result = json.loads(json.dumps(recorded[0]))
+    first, second, *others = result["choices"]
+    first |= {"trains": False, "best": None, "edge": False}
+    second |= {"edge": True}
+    for one in others:
+        one["edge"] = False
+    lines = "\n".join(DEPTH.table(result))
+    assert f"no rate is above chance: {first['arm']} at L = {first['depth']}\n" in lines
+    assert lines.endswith(f"no worse neighbour on one side: {second['arm']} at L = {second['depth']}")
 
 
 def test_chance_is_the_share_of_the_largest_class_and_a_margin(recorded):
