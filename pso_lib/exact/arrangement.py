@@ -31,7 +31,7 @@ def arrangement(normals, offsets=None) -> list[Cell]:
         ValueError: a zero normal.
     """
     rows, offsets = exact_planes(normals, offsets)
-    if any(a.is_zero_matrix for a in rows):
+    if not all(any(sign(v) for v in a) for a in rows):
         raise ValueError("normals holds a zero vector; leave that hinge out, it has no crease.")
     if not rows:
         raise ValueError("normals is empty; give at least one hyperplane.")

@@ -49,7 +49,7 @@ class Failure:
     @property
     def size(self) -> sp.Expr:
         """The largest entry of the error, exact."""
-        return max((abs(entry) for entry in self.error), key=lambda entry: entry.evalf(30))
+        return in_order(abs(entry) for entry in self.error)[-1]
 
     def __str__(self) -> str:
         place = "the region" if self.crease is None else f"crease {self.crease}, on the facet"
@@ -127,7 +127,7 @@ class FoldedMap(HingedLayer):
         for k in range(self.G.rows):
             g, e, d = self.G[k, :], self.e[k], self.D[:, k]
             if not any(sign(v) for v in g):
-                c += d * max(e, 0)
+                c += d * e if sign(e) > 0 else sp.zeros(*c.shape)
                 continue
             for hinge in kept:
                 ratio = _ratio(g.row_join(sp.Matrix([[e]])), hinge[0].row_join(sp.Matrix([[hinge[1]]])))

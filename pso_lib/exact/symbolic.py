@@ -12,6 +12,8 @@ from itertools import product
 import numpy as np
 import sympy as sp
 import torch
+from sympy.core.evalf import PrecisionExhausted
+from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 from sympy.simplify.fu import TR8
 
 from pso_lib.errors import checked, require_positive_int
@@ -103,10 +105,11 @@ def tidy(expression: sp.Expr) -> sp.Expr:
 def sign(number: sp.Expr) -> int:
     """-1, 0 or 1, decided exactly.
 
-    Forty digits settle most numbers; a zero is then proved by algebra, and what is not zero by more digits.
+    Digits settle what is not zero, 12,800 if it takes so many; a zero is proved by algebra.
 
     Raises:
-        ValueError: the number holds a free symbol.
+        ValueError: the number holds a free symbol, or is not real.
+        ArithmeticError: neither digits nor algebra decide.
     """
     number = sp.sympify(number)
     if number.is_Rational:
@@ -115,16 +118,36 @@ def sign(number: sp.Expr) -> int:
         raise ValueError(
             f"the sign of {number} depends on {sorted(map(str, number.free_symbols))}; substitute numbers."
         )
-    value = number.evalf(40, maxn=200)
-    if abs(value) > sp.Float("1e-30"):
-        return 1 if value > 0 else -1
-    number = tidy(number)
-    if number == 0 or _vanishes_on_circle(number) or number.equals(0):
+    found = _sign_by_digits(number, 200)
+    if found:
+        return found
+    # sympy knows the error of exp, and not that of sinh and its kin
+    number = tidy(number.replace(lambda part: isinstance(part, HyperbolicFunction), lambda part: part.rewrite(sp.exp)))
+    if number == 0 or _vanishes_on_circle(number):
         return 0
-    value = number.evalf(40, maxn=2000)
-    if value.is_Float and value._prec > 1:  # some digits are certain
-        return 1 if value > 0 else -1
+    for working in (800, 3200, 12800):
+        found = _sign_by_digits(number, working)
+        if found:
+            return found
+    if number.equals(0):
+        return 0
     raise ArithmeticError(f"could not decide the sign of {number}; rationalise it first.")
+
+
+def _sign_by_digits(number: sp.Expr, working: int) -> int:
+    """The sign if computing with so many digits leaves some that are certain, and more of them say the same; else 0."""
+    try:
+        value, again = (number.evalf(wanted, maxn=working, strict=True) for wanted in (15, 30))
+    except PrecisionExhausted:
+        return 0
+    if value.is_real is False and sp.im(again)._prec > 1:
+        raise ValueError(f"{number} is not real, about {value}, and has no sign.")
+    value, again = sp.re(value), sp.re(again)
+    if value.is_infinite and value == again:
+        return 1 if value > 0 else -1
+    if not value.is_Float or not abs(value - again) < abs(value) / 10**10:
+        return 0
+    return 1 if value > 0 else -1
 
 
 def in_order(items: Iterable, key=lambda item: item) -> list:
@@ -164,9 +187,14 @@ def reflection(a) -> sp.Matrix:
     """
     a = _vector(a)
     square = tidy((a.T * a)[0])
-    if square == 0:
+    if _is_zero(a):
         raise ValueError("a is zero, and a mirror needs a normal; give a vector with a non-zero entry.")
     return (sp.eye(a.rows) - 2 * a * a.T / square).applyfunc(tidy)
+
+
+def _is_zero(a: sp.MatrixBase) -> bool:
+    """Whether every entry is zero, also where it takes algebra to see it; an entry with a symbol is not."""
+    return not any(entry != 0 and (entry.free_symbols or sign(entry)) for entry in a)
 
 
 def _vector(a) -> sp.ImmutableMatrix:
@@ -259,7 +287,7 @@ def mirror_solutions(Q, a) -> list[sp.Matrix]:
         raise ValueError(f"Q has shape {Q.shape} and a has shape {a.shape}; give (n, n) and n numbers.")
     if any(sp.simplify(e) != 0 for e in jacobian_conditions(Q)):
         raise ValueError("Q is not orthogonal: Q^T Q differs from the identity; give an orthogonal Q.")
-    if a.is_zero_matrix:
+    if _is_zero(a):
         raise ValueError("a is zero, and a mirror needs a normal; give a vector with a non-zero entry.")
     u, t = sp.Matrix(sp.symbols(f"u1:{n + 1}")), sp.Symbol("t")
     (direction,) = sp.linsolve(list(u * a.T + a * u.T + t * a * a.T), list(u))

@@ -64,6 +64,45 @@ def test_sign_decides_zeros_of_radicals_and_of_sines():
         sign(sp.Symbol("x"))
 
 
+@pytest.mark.parametrize(
+    "number, expected",
+    [
+        ("cosh(400)**2 - sinh(400)**2", 1),  # 346 digits cancel
+        ("cosh(400)**2 - sinh(400)**2 - 1", 0),
+        ("cosh(10**20 + sqrt(2)) - exp(10**20 + sqrt(2))/2", 1),
+        ("tanh(5000) - 1", -1),
+        ("log(1 + Rational(1, 10**300))", 1),
+        ("log(1 - Rational(1, 10**3000))", -1),
+        ("sqrt(10**1000 + 1) - 10**500", 1),
+        ("atan(10**300) - pi/2", -1),
+        ("sin(10**60)**2 + cos(10**60)**2 - 1", 0),
+        ("sin(10**60)**2 + cos(10**60)**2 - 1 - Rational(1, 10**600)", -1),
+        ("sqrt(2) + sqrt(3) - sqrt(5 + 2*sqrt(6)) + Rational(1, 10**900)", 1),
+        ("exp(pi*sqrt(163)) - 262537412640768744", -1),
+    ],
+)
+def test_sign_where_hundreds_of_digits_cancel(number, expected):
+    assert sign(sp.sympify(number)) == expected
+    assert sign(-sp.sympify(number)) == -expected
+
+
+def test_sign_says_where_it_cannot_tell():
+    machin = 4 * sp.atan(sp.Rational(1, 5)) - sp.atan(sp.Rational(1, 239)) - sp.pi / 4  # 0, which takes a proof
+    with pytest.raises(ArithmeticError, match="could not decide the sign"):
+        sign(machin)
+    with pytest.raises(ValueError, match="is not real"):
+        sign(1 + sp.I / 10**30)
+
+
+def test_a_zero_that_takes_algebra_to_see_is_no_normal():
+    zero = SQRT(5 + 2 * SQRT(6)) - SQRT(2) - SQRT(3)
+    for call in (lambda: reflection([zero, 0]), lambda: mirror_solutions(sp.eye(2), [zero, 0])):
+        with pytest.raises(ValueError, match="a is zero"):
+            call()
+    with pytest.raises(ValueError, match="normals holds a zero vector"):
+        arrangement([[1, 0], [zero, 0]])
+
+
 # ---------------------------------------------------------------- scalar layers
 
 
