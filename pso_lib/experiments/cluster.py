@@ -39,6 +39,7 @@ workers, unlike those of ``--workers``, finish the units that they have begun, t
 In a script, ``run(…, workers=4)`` belongs under ``if __name__ == "__main__":``, as each worker imports the script.
 """
 
+import logging
 import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -54,6 +55,9 @@ from pso_lib.experiments import record, runner
 from pso_lib.experiments.suite import Sources, Unit
 
 __all__ = ["ClusterError", "found"]
+
+# Ctrl-C in a terminal reaches all its processes: the run ends its workers itself, who would only complain.
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 class ClusterError(RuntimeError):
@@ -132,11 +136,13 @@ def _client(stack: ExitStack, workers: int | None, scheduler):
     from distributed import Client, LocalCluster
 
     if workers is not None:
-        scheduler = stack.enter_context(
-            LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None, host="127.0.0.1"
-            )
-        )
+        options = {
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": "127.0.0.1:0",
+            "silence_logs": logging.ERROR,
+        }
+        scheduler = stack.enter_context(LocalCluster(n_workers=workers, preload=[DEAF], **options))
     file = isinstance(scheduler, (str, Path)) and str(scheduler).endswith(".json")
     try:
         return Client(**{"scheduler_file" if file else "address": scheduler}, set_as_default=False)

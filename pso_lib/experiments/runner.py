@@ -154,10 +154,12 @@ def _keep(found: Found, units: Sequence[Unit], journal: Journal, progress) -> No
     """Write down each unit as it comes, and tell how much is left."""
     total = sum(unit.work for unit in units)
     done = sum(unit.work for unit in units if unit.key in journal.units)
-    worked, begin = 0.0, time.monotonic()
+    worked, begin = 0.0, None
     with contextlib.closing(found):  # at once, whatever happens: it may hold a cluster
         for unit, part in found:
             journal.add(unit.key, part)
+            if begin is None:  # of the first unit: that workers may have been waited for says nothing of what is left
+                begin = time.monotonic() - part["seconds"]
             worked, done = worked + unit.work, done + unit.work
             left = (time.monotonic() - begin) / worked * (total - done)
             progress(f"{unit.key}: {part['seconds']:.0f} s; {100 * done / total:.0f} % done, about {_clock(left)} left")
