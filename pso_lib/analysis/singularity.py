@@ -85,15 +85,18 @@ def leading_count(stable_rank: Tensor, k: int | str = "floor", *, rank: int) -> 
 def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", denominator: str = "pairs") -> Tensor:
     """The share of the gradient G = dL/dW on the k leading singular pairs of W: (..., m, n), (..., m, n) to (...).
 
-    With W = sum_i sigma_i u_i v_i^T: the sum of (u_i^T G v_i)^2 over i <= k, divided by
+    With W = sum_i sigma_i u_i v_i^T over the r singular values that are not zero: the sum of (u_i^T G v_i)^2 over
+    i <= k, divided by a whole. u_i^T G v_i is the rate at which sigma_i moves along G, and so defined where singular
+    values are equal and their vectors are not: together such move by the eigenvalues of the symmetric part of U^T G V,
+    whose squares count, the same share for each. Zero and equal are to within rounding, beside sigma_1.
 
     Args:
         k: "floor" of the stable rank of W (the paper's text), "ceil" of it (the authors' published code), or a number.
-        denominator: "pairs", the same sum over all i (the text), so that 1 is reached; or "gradient", |G|_F^2 (a
+        denominator: "pairs", the same sum over i <= r (the text), so that 1 is reached; or "gradient", |G|_F^2 (a
             third reading), which counts what moves singular vectors too and is never larger.
 
     Raises:
-        ValueError: shapes that differ, non-finite entries, a zero W, a gradient with nothing to share.
+        ValueError: shapes that differ, non-finite entries, a zero W, a gradient with nothing to share but rounding.
     """
     require_choice("denominator", denominator, DENOMINATORS)
     if W.ndim < 2 or W.shape != G.shape:
@@ -103,15 +106,27 @@ def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", deno
     require_same_dtype("G", G, "W", W.dtype)
     W, G = (M.float() if M.dtype in (torch.float16, torch.bfloat16) else M for M in (W, G))
     U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    count = leading_count(spectrum_stable_rank(s), k, rank=s.shape[-1])
     scale = G.abs().amax((-2, -1))
     G = G / torch.where(scale > 0, scale, 1)[..., None, None]  # squares of tiny gradients would underflow
-    pairs = ((U.mT @ G) * Vh).sum(-1) ** 2  # (..., r): (u_i^T G v_i)^2
-    whole = pairs.sum(-1) if denominator == "pairs" else (G**2).sum((-2, -1))
-    if (whole == 0).any():
+    pairs, rounding = _pair_energies(U, s, Vh, G), 8 * max(G.shape[-2:]) ** 0.5 * torch.finfo(G.dtype).eps
+    squares = (G**2).sum((-2, -1))
+    whole = pairs.sum(-1) if denominator == "pairs" else squares
+    if (whole <= rounding**2 * squares).any():
         raise UndefinedError(f"G has no {denominator} energy for W (a zero gradient?); its share is not defined.")
-    count = leading_count(spectrum_stable_rank(s), k, rank=s.shape[-1])
     leading = torch.arange(s.shape[-1], device=s.device) < count[..., None]
     return (pairs * leading).sum(-1) / whole
+
+
+def _pair_energies(U: Tensor, s: Tensor, Vh: Tensor, G: Tensor) -> Tensor:
+    """(u_i^T G v_i)^2 for each singular pair, (..., r): 0 for zero singular values, and one number for equal ones."""
+    rounding = torch.finfo(s.dtype).eps * s[..., :1]
+    moves = U.mT @ G @ Vh.mT
+    cluster = (-s.diff(dim=-1, prepend=s[..., :1]) > 4 * max(G.shape[-2:]) ** 0.5 * rounding).cumsum(-1)
+    same = (cluster[..., :, None] == cluster[..., None, :]).to(s)
+    squares = ((moves + moves.mT) / 2).square() * same
+    together = (same @ squares.sum(-1, keepdim=True)).squeeze(-1) / same.sum(-1)
+    return together * (s > max(G.shape[-2:]) * rounding)
 
 
 @checked

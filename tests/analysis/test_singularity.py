@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import Attention, draw, letter_loss, text
 from torch import nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
 
 from pso_lib.analysis import singularity
 from pso_lib.analysis.recorder import Recorder
@@ -19,43 +20,9 @@ from pso_lib.analysis.singularity import (
     token_similarity,
 )
 from pso_lib.analysis.spectrum import spectrum_stable_rank, stable_rank
+from pso_lib.errors import UndefinedError
 from pso_lib.nn.init import seeded
 from pso_lib.nn.weights import as_matrix, chosen_weights
-
-
-def draw(*shape, seed=0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
-
-
-class Attention(nn.Module):
-    """One attention layer on characters, its readout tied to the table; with dropout, which a probe must not draw."""
-
-    def __init__(self, width: int = 8, letters: int = 11):
-        super().__init__()
-        self.table = nn.Embedding(letters, width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
-        self.drop = nn.Dropout(0.5)
-        self.readout = nn.Linear(width, letters, bias=False)
-        self.readout.weight = self.table.weight
-        with torch.no_grad():
-            for i, p in enumerate(self.parameters()):
-                p.copy_(draw(*p.shape, seed=i, dtype=p.dtype) / 3)
-
-    def forward(self, x):
-        h = self.table(x)
-        q, k, v = self.qkv(h).chunk(3, -1)
-        return self.readout(h + self.mix(self.drop(scaled_dot_product_attention(q, k, v, is_causal=True))))
-
-
-def text(examples=6, length=5):
-    x = torch.randint(0, 11, (examples, length), generator=seeded(3))
-    return x, x.roll(-1, 1)
-
-
-def letter_loss(logits, y):
-    return cross_entropy(logits.flatten(0, 1), y.flatten())
-
 
 # Which weights
 
@@ -115,6 +82,54 @@ def test_energy_is_a_share_and_has_no_scale(m, n, seed, scale):
     torch.testing.assert_close(stable_jacobian_energy(W, scale * G), pairs)
     each = torch.stack([stable_jacobian_energy(w, g) for w, g in zip(W, G, strict=True)])
     torch.testing.assert_close(each, pairs)
+
+
+def turned(m: int, n: int, s: list[float], G: torch.Tensor, seed: int, dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights with the singular values s, and gradients that are G (r, r) between their pairs; both in random bases."""
+    U, V = (torch.linalg.qr(draw(size, size, seed=seed + size))[0][:, : len(s)] for size in (m, n))
+    return ((U * torch.tensor(s, dtype=U.dtype)) @ V.T).to(dtype), (U @ G.to(U) @ V.T).to(dtype)
+
+
+@pytest.mark.parametrize("dtype, accuracy", [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("seed", range(5))
+def test_energy_does_not_depend_on_the_null_vectors(seed, dtype, accuracy):
+    """Of rank 3 among 6 pairs: stable rank 1.6, pairs by hand; what lies on the other three is no pair's."""
+    G = torch.tensor([[1.0, 5, 0], [0, 2, 3], [1, 1, 2]])
+    W, inside = turned(6, 8, [2.0, 1.5, 0.25], G, seed, dtype)
+    outside = draw(6, 8, seed=seed).to(dtype)
+    left, right = torch.linalg.qr(W[:, :3])[0], torch.linalg.qr(W[:3].T)[0]
+    outside = outside - left @ (left.T @ outside)
+    outside = outside - (outside @ right) @ right.T
+    found = stable_jacobian_energy(W, inside + outside)
+    assert found.item() == pytest.approx(1 / (1 + 4 + 4), rel=accuracy)
+    assert stable_jacobian_energy(W, inside + outside, k=5).item() == pytest.approx(1, rel=accuracy)
+    with pytest.raises(UndefinedError, match="no pairs energy"):
+        stable_jacobian_energy(W, outside)
+
+
+@pytest.mark.parametrize("dtype, accuracy", [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("seed", range(5))
+def test_energy_does_not_depend_on_the_vectors_of_equal_singular_values(seed, dtype, accuracy):
+    """3, 2, 2, 2: the three move together by the eigenvalues of the symmetric part of their block."""
+    G = torch.tensor([[1.0, 7, 0, 0], [0, 1, 2, 0], [0, 4, -1, 0], [2, 0, 2, 0]])
+    block = torch.tensor([[1.0, 3, 0], [3, -1, 1], [0, 1, 0]])  # of squared norm 22
+    W, grad = turned(5, 4, [3.0, 2, 2, 2], G, seed, dtype)
+    assert torch.linalg.eigvalsh(block).square().sum().item() == pytest.approx(22)
+    assert stable_jacobian_energy(W, grad, k=1).item() == pytest.approx(1 / 23, rel=accuracy)
+    assert stable_jacobian_energy(W, grad, k=2).item() == pytest.approx((1 + 22 / 3) / 23, rel=accuracy)
+    share = stable_jacobian_energy(W, grad, k=4, denominator="gradient").item()
+    assert share == pytest.approx(23 / G.square().sum().item(), rel=accuracy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("s", [[1.0] * 6, [6.0, 5, 4, 3, 2, 1]])
+def test_a_gradient_that_only_turns_has_no_energy_on_pairs(s, dtype):
+    for seed in range(5):
+        G = draw(6, 6, seed=seed)
+        W, grad = turned(9, 7, s, G - G.T, seed, dtype)
+        with pytest.raises(UndefinedError, match="no pairs energy"):
+            stable_jacobian_energy(W, grad)
+        assert stable_jacobian_energy(W, grad, denominator="gradient").item() < 1e-8
 
 
 # The tangent kernel
