@@ -124,12 +124,6 @@ class Depth(Suite):
                 for depth in depths:
                     found = [
                         r["test_accuracy"]
-        for says, which in (
-            ("no rate is above chance", lambda choice: not choice["trains"]),
-            ("the best rate has no worse neighbour on one side", lambda choice: choice["edge"]),
-        ):
-            if found := [f"{c['arm']} at L = {c['depth']}" for c in result.get("choices", []) if which(c)]:
-                yield f"\n{says}: {', '.join(found)}"
                         for r in runs
                         if (r["dataset"], r["arm"], r["depth"]) == (dataset, label[0], depth)
                         and (not several or r["lr"] == label[1])
@@ -137,6 +131,12 @@ class Depth(Suite):
                     spread = f"{sum(found) / len(found):.3f} [{min(found):.3f}, {max(found):.3f}]" if found else "–"
                     cells.append(f"{spread:>22}")
                 yield f"{row:28}" + "".join(cells)
+        for says, which in (
+            ("no rate is above chance", lambda choice: not choice["trains"]),
+            ("the best rate has no worse neighbour on one side", lambda choice: choice["edge"]),
+        ):
+            if found := [f"{c['arm']} at L = {c['depth']}" for c in result.get("choices", []) if which(c)]:
+                yield f"\n{says}: {', '.join(found)}"
 
 
 DEPTH = Depth()
