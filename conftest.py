@@ -8,6 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("PSO_SCALE", "smoke")  # the chapters' kernels inherit it
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("PSO_STRICT", "1")  # a check that fails stops the run
 if "PYTEST_XDIST_WORKER" in os.environ:  # side by side: threads that wait for each other would cost most
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

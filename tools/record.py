@@ -142,7 +142,7 @@ def execute(path: Path, scale: str, timeout: int):
             {cell_index: took[cell_index] + time.monotonic()}
         ),
     )
-    environment = {**os.environ, "PSO_SCALE": scale, "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, "PSO_SCALE": scale, "TQDM_DISABLE": "1", "PSO_STRICT": "1", "PYTHONHASHSEED": "0"}
     # One thread: sums over threads are added in an order that depends on their number, and on a busy
     # machine two threads that wait for each other are far slower than one.
     environment.setdefault("OMP_NUM_THREADS", "1")

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import sympy as sp
 import torch
 
-from pso_lib.checks._core import exercise, require_close, wrong
+from pso_lib.checks._compare import require_close
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.exact.arrangement import arrangement
 from pso_lib.exact.hinges import HingedLayer, affine_on, from_torch, hinged_layer
 from pso_lib.exact.regions import regions
@@ -23,7 +24,7 @@ def _floats(matrix) -> list[list[float]]:
     return [[float(v) for v in row] for row in sp.Matrix(matrix).tolist()]
 
 
-@exercise("jacobian-by-hand")
+@exercise("affine-in-pieces/jacobian-by-hand")
 def jacobian_by_hand(answer) -> str:
     """The Jacobian of the plane network at (-1, -3/2): two rows of two numbers."""
     answer = answer.tolist() if isinstance(answer, torch.Tensor) else answer
@@ -51,7 +52,7 @@ def jacobian_by_hand(answer) -> str:
     return f"J = {J.tolist()} in the whole region."
 
 
-@exercise("count-lines")
+@exercise("affine-in-pieces/count-lines")
 def count_lines(answer) -> str:
     """The pieces of the plane under six lines, two of them parallel, three others through one point."""
     mistakes = {
@@ -72,7 +73,7 @@ def count_lines(answer) -> str:
     return "1 + 6 lines + 13 crossings, the triple point counted twice."
 
 
-@exercise("empty-pattern")
+@exercise("affine-in-pieces/empty-pattern")
 def empty_pattern(answer) -> str:
     """The pattern of the first layer's three units that no point of the plane has."""
     if not isinstance(answer, Iterable) or isinstance(answer, (str, dict)):
@@ -88,7 +89,7 @@ def empty_pattern(answer) -> str:
     return "no point has this pattern."
 
 
-@exercise("second-kink")
+@exercise("affine-in-pieces/second-kink")
 def second_kink(answer) -> str:
     """At (3/2, -5/4) of the plane network: the distance to the nearest kink of any unit but the nearest one."""
     mistakes = {
@@ -102,7 +103,7 @@ def second_kink(answer) -> str:
     return "the nearest point is the corner (1, -1)."
 
 
-@exercise("beat-one-layer")
+@exercise("affine-in-pieces/beat-one-layer")
 def beat_one_layer(answer) -> str:
     """Two plane layers, at most two kinks each, with more regions than four lines can make: 12 or more."""
     layers = [layer if isinstance(layer, HingedLayer) else from_torch(layer) for layer in answer]

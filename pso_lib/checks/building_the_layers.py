@@ -4,7 +4,8 @@ import torch
 
 from pso_lib.analysis.jacobian import jacobian, kink_margin
 from pso_lib.analysis.spectrum import isometry_error, singular_values
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.activations import PiecewiseAffine
 from pso_lib.nn.init import gaussian, haar, layers_of, seeded
 from pso_lib.nn.layers import Fold, Layer
@@ -19,7 +20,7 @@ def _row_error(A: torch.Tensor) -> float:
     return isometry_error(A.mT).item()
 
 
-@exercise("untouched-subspace")
+@exercise("building-the-layers/untouched-subspace")
 def _untouched(untouched) -> str:
     """``untouched(layer)`` returns an orthonormal basis, (n - h, n), of the directions a ``Fold`` leaves alone."""
     for n, h in ((6, 2), (5, 4), (7, 1)):
@@ -28,7 +29,7 @@ def _untouched(untouched) -> str:
         rows = torch.as_tensor(untouched(layer), device="cpu").detach()
         if tuple(rows.shape) == (h, n) and h != n - h:
             wrong(f"for n={n}, h={h} you return {h} directions, those of the creases' normals: they are what moves.")
-        rows = require_shape_like(rows, (n - h, n), f"for n={n}, h={h} the basis")
+        rows = require_shape(rows, (n - h, n), f"for n={n}, h={h} the basis")
         if _row_error(rows) > 1e-9:
             wrong("the rows are not orthonormal; an SVD or a complete QR gives a basis that is.")
         x = _points(50, n)
@@ -41,7 +42,7 @@ def _untouched(untouched) -> str:
     return "h creases, and every direction perpendicular to the rows of A keeps its coordinate"
 
 
-@exercise("leaky-layer")
+@exercise("building-the-layers/leaky-layer")
 def _leaky(make) -> str:
     """``make(n, s, generator)`` returns a float64 ``Layer`` with LeakyReLU of slope s and orthogonal Jacobian."""
     for n, s in ((5, 0.1), (8, 0.5)):
@@ -78,13 +79,13 @@ def _leaky(make) -> str:
     return "alpha = -(1+s)/(1-s), beta = 2/(1-s): the stretches are 1 and -1"
 
 
-@exercise("repair-weights")
+@exercise("building-the-layers/repair-weights")
 def _repair(repair) -> str:
     """``repair(A)`` takes nearly orthonormal rows, (h, n) float64, to exactly orthonormal ones nearby."""
     for h, n in ((5, 12), (16, 16)):
         rough = haar(h, n, seeded(h)).float().double()
         given = rough.clone()
-        A = require_shape_like(repair(rough), (h, n), f"for A of shape {(h, n)} the repaired matrix")
+        A = require_shape(repair(rough), (h, n), f"for A of shape {(h, n)} the repaired matrix")
         if not torch.equal(given, rough):
             wrong("your function changes its argument in place; return a new matrix.")
         if torch.as_tensor(repair(given), device="cpu").dtype != torch.float64:
@@ -104,7 +105,7 @@ def _repair(repair) -> str:
     return "orthonormal to float64, and within float32's rounding of the given weights"
 
 
-@exercise("wide-fold")
+@exercise("building-the-layers/wide-fold")
 def _wide(A, b, x) -> str:
     """A (h, n) with h > n and orthonormal columns, b (h,), x (n,): I - 2 A^T D A is singular at x."""
     A, b, x = (torch.as_tensor(value, device="cpu").detach().to(torch.float64) for value in (A, b, x))
@@ -133,7 +134,7 @@ def _wide(A, b, x) -> str:
     return f"with {h} units in dimension {n} the layer crushes a direction: singular value 0"
 
 
-@exercise("same-creases")
+@exercise("building-the-layers/same-creases")
 def _same(make) -> str:
     """``make(depth, dim, generator)`` returns a float64 network of folds that all hold one A."""
     network = make(7, 16, seeded(0))

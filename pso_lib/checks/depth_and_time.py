@@ -2,7 +2,8 @@
 
 import torch
 
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.experiments.survival import distance
 from pso_lib.nn.init import gaussian, layers_of, seeded
 from pso_lib.nn.networks import DeepNetwork, deep_network
@@ -13,11 +14,11 @@ def _network() -> DeepNetwork:
     return deep_network(3, 5, inputs=4, classes=2, generator=seeded(0), dtype=torch.float64)
 
 
-@exercise("layer-tolerance")
+@exercise("depth-and-time/layer-tolerance")
 def _tolerance(tolerance) -> str:
     """``tolerance(L)``: the largest eps with (1 + eps)^L <= 3/2."""
     depths = torch.tensor([1.0, 2, 20, 50, 200]).double()
-    answer = torch.stack([require_shape_like(tolerance(int(L)), (), "the tolerance") for L in depths])
+    answer = torch.stack([require_shape(tolerance(int(L)), (), "the tolerance") for L in depths])
 
     def is_(other) -> bool:
         return torch.allclose(answer, other, rtol=1e-6, atol=1e-12)
@@ -37,13 +38,13 @@ def _tolerance(tolerance) -> str:
     wrong(f"at L = 1 the tolerance is 0.5 and at L = 2 it is 0.2247…, you have {answer[0]:.4f} and {answer[1]:.4f}.")
 
 
-@exercise("power-stable-rank")
+@exercise("depth-and-time/power-stable-rank")
 def _power(power_rank) -> str:
     """``power_rank(eigenvalues, L)``: the stable rank of M^L, M symmetric with these eigenvalues."""
     cases = [([1.5, 1.0, 1.0, 0.0], 3), ([0.2, -2.0, 1.0], 2), ([1.0, 0.5, 0.5], 1)]
     for values, L in cases:
         e = torch.tensor(values).double()
-        answer = require_shape_like(power_rank(e.clone(), L), (), "the stable rank")
+        answer = require_shape(power_rank(e.clone(), L), (), "the stable rank")
         q = e.abs() / e.abs().max()
         others = {
             "a stable rank sums squares, and a power L of an eigenvalue squared is a power 2L.": (q**L).sum(),
@@ -61,13 +62,13 @@ def _power(power_rank) -> str:
             if torch.allclose(answer, value) and not torch.allclose(value, right):
                 wrong(mistake)
         wrong(f"for eigenvalues {values} and L = {L} the stable rank is {right:.4f}, not {answer:.4f}.")
-    deep = require_shape_like(power_rank(torch.tensor([40.0, 30.0]).double(), 2000), (), "the stable rank")
+    deep = require_shape(power_rank(torch.tensor([40.0, 30.0]).double(), 2000), (), "the stable rank")
     if not torch.allclose(deep, torch.ones(()).double()):
         wrong("at L = 2000 the powers leave the range of numbers. Divide the eigenvalues by the largest first.")
     return "each ratio to the power 2L: the product sharpens what each factor has"
 
 
-@exercise("distance-penalty")
+@exercise("depth-and-time/distance-penalty")
 def _distance(penalty) -> str:
     """``penalty(network, first)``: the sum of |W - W_0|_F^2 over the hidden matrices, ``first`` by name."""
     network = _network()
@@ -77,7 +78,7 @@ def _distance(penalty) -> str:
             p.add_(gaussian(1, p.numel(), 0.5, seeded(i)).view_as(p))
     before = {name: W.detach().clone() for name, W in hidden_matrices(network).items()}
     answer = penalty(network, {name: W.clone() for name, W in first.items()})
-    value = require_shape_like(answer, (), "the penalty")
+    value = require_shape(answer, (), "the penalty")
     if any(not torch.equal(W, before[name]) for name, W in hidden_matrices(network).items()):
         wrong("you changed the weights of the network; subtract without writing into them.")
     right = distance(network, first).detach()
@@ -108,7 +109,7 @@ def _distance(penalty) -> str:
     return "its gradient is 2 (W - W_0): a spring to the start"
 
 
-@exercise("alike-penalty")
+@exercise("depth-and-time/alike-penalty")
 def _alike(penalty) -> str:
     """``penalty(network)``: how far the layers' A, and B, are from their means over the layers, squared and summed."""
     network = _network()
@@ -116,7 +117,7 @@ def _alike(penalty) -> str:
     A = torch.stack([layer.A for layer in layers]).detach()
     B = torch.stack([layer.B for layer in layers]).detach()
     answer = penalty(network)
-    value = require_shape_like(answer, (), "the penalty")
+    value = require_shape(answer, (), "the penalty")
 
     def scattered(W, around=None) -> torch.Tensor:
         return (W - (W.mean(0) if around is None else around)).square().sum()

@@ -5,12 +5,13 @@ from functools import cache
 import torch
 
 from pso_lib import data
-from pso_lib.checks._core import exercise, require_close, require_shape_like, wrong
+from pso_lib.checks._compare import require_close, require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import kaiming_, layers_of, seeded, shared_orthogonal_
 from pso_lib.nn.networks import deep_network
 from pso_lib.train.ensemble import Ensemble
 
-DEPTH, WIDTH, STEPS, RATE = 60, 32, 60, 3e-4  # of the trial in "own-start"
+DEPTH, WIDTH, STEPS, RATE = 60, 32, 60, 3e-4  # of the trial in "depth-from-5-to-200/own-start"
 
 
 def _runs(table: dict[str, dict[int, list[float]]]) -> list[dict]:
@@ -24,7 +25,7 @@ def _runs(table: dict[str, dict[int, list[float]]]) -> list[dict]:
     return rows[1::2] + rows[::2]
 
 
-@exercise("trainable-depth")
+@exercise("depth-from-5-to-200/trainable-depth")
 def _trainable_depth(trainable_depth) -> str:
     """``trainable_depth(runs, arm, least)``: the largest depth up to which every mean is at least ``least``; or 0."""
     runs = _runs(  # binary fractions where the mean meets the threshold, 0.75, exactly
@@ -55,7 +56,7 @@ def _trainable_depth(trainable_depth) -> str:
     return "the mean decides, and every smaller depth must pass too"
 
 
-@exercise("one-rate")
+@exercise("depth-from-5-to-200/one-rate")
 def _one_rate(one_rate) -> str:
     """``one_rate(choosing, arm, chosen_at, used_at)``: the held-out accuracy lost by the rate of another depth."""
     tried = {
@@ -86,7 +87,7 @@ def _one_rate(one_rate) -> str:
     return "the rate of one depth, judged at the other"
 
 
-@exercise("paired")
+@exercise("depth-from-5-to-200/paired")
 def _paired(paired) -> str:
     """``paired(runs, first, second, depth)``: per seed, the accuracy of ``first`` minus that of ``second``."""
     runs = _runs(
@@ -100,7 +101,7 @@ def _paired(paired) -> str:
         wrong("you return one number; asked for is one difference per seed, so that their signs can be counted.")
     if given.numel() == 8:
         wrong("you return eight differences; select the depth first.")
-    given = require_shape_like(given, (4,), "the list of differences")
+    given = require_shape(given, (4,), "the list of differences")
     right = torch.tensor([-0.01, 0.05, 0.10, 0.02], dtype=torch.float64)
     mixed = torch.tensor([0.90, 0.95, 0.80, 0.99]).sort().values - torch.tensor([0.91, 0.90, 0.70, 0.97]).sort().values
     require_close(
@@ -140,7 +141,7 @@ def _require_start(network) -> None:
         wrong("a weight is not finite.")
 
 
-@exercise("own-start")
+@exercise("depth-from-5-to-200/own-start")
 def _own_start(start) -> str:
     """``start(layers, generator)`` sets the weights of 60 type A ReLU layers, no two alike, so that they learn."""
     layers = layers_of(deep_network(DEPTH, WIDTH, generator=seeded(0)))

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.experiments import Instability, Method, experiment
 from pso_lib.experiments import trained as verdict
 from pso_lib.nn.init import seeded
@@ -72,7 +73,7 @@ _EXPLOSION_MISTAKES: dict[str, dict[str, Any]] = {
 }
 
 
-@exercise("explosion-step")
+@exercise("how-large-a-learning-rate/explosion-step")
 def _explosion(answer: Callable) -> str:
     """``explosion_step(losses)``: the step, from 1, of the explosion; None if there is none."""
     given = {name: answer(list(losses)) for name, losses in _STREAMS.items()}
@@ -132,7 +133,7 @@ def _own_best(runs, method) -> float:
     return min((m for key, m in _cell_means(runs).items() if key[0] == method), default=math.inf)
 
 
-@exercise("who-trained")
+@exercise("how-large-a-learning-rate/who-trained")
 def _who(answer: Callable) -> str:
     """``who_trained(runs, margin)``: for each run whether it trained, a list of bools."""
     for seed in range(4):
@@ -175,7 +176,7 @@ def _tail(wins: int, n: int) -> float:
     return sum(math.comb(n, i) for i in range(wins, n + 1)) / 2**n
 
 
-@exercise("sign-test")
+@exercise("how-large-a-learning-rate/sign-test")
 def _signs(answer: Callable) -> str:
     """``sign_test(wins, n)``: the exact two-sided probability of a split at least as uneven, by coin."""
     cases = [(wins, n) for n in (3, 5, 6, 10) for wins in range(n + 1)]
@@ -215,10 +216,10 @@ def _signs(answer: Callable) -> str:
 # ------------------------------------------------------------------------------------------------ cost
 
 
-@exercise("triggers-allowed")
+@exercise("how-large-a-learning-rate/triggers-allowed")
 def _allowed(answer) -> str:
     """Triggers per 1,000 steps for 0.5 % overhead, a step that smooths costing 2.4 plain ones."""
-    rate = require_shape_like(answer, (), "the number of triggers").item()
+    rate = require_shape(answer, (), "the number of triggers").item()
     if abs(rate - 5 / 1.4) < 0.02:
         return "each costs 1.4 plain steps more, and 0.5 % of 1,000 steps are 5"
     if abs(rate - 5 / 2.4) < 0.02:
@@ -237,7 +238,7 @@ def _allowed(answer) -> str:
 # -------------------------------------------------------------------------------------- a method of yours
 
 
-@exercise("own-method")
+@exercise("how-large-a-learning-rate/own-method")
 def _own(plan) -> str:
     """A plan with a method of one's own, and what a fair race needs."""
     if not isinstance(plan, Instability):

@@ -8,7 +8,7 @@ from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import seeded
 
 
-@exercise("chance-of-none")
+@exercise("how-robust-is-it/chance-of-none")
 def _chance(law) -> str:
     """``law(n, k)`` returns the mean persistent dimension of the block start and the share of draws with none."""
     for n, k in ((64, 63), (64, 56), (16, 8), (10, 0)):
@@ -54,7 +54,7 @@ def _synthetic_runs() -> list[dict]:
     return runs[::-1]  # in no helpful order
 
 
-@exercise("rates-that-train")
+@exercise("how-robust-is-it/rates-that-train")
 def _rates(training_rates) -> str:
     """``training_rates(runs, arm, depth, margin)`` lists the rates whose mean is within margin of the arm's best."""
     runs = _synthetic_runs()
@@ -108,7 +108,7 @@ def _tanh_rest(g: float) -> float:
     return (low + high) / 2
 
 
-@exercise("tanh-layers-cost")
+@exercise("how-robust-is-it/tanh-layers-cost")
 def _gain(rate) -> str:
     """``rate(g)`` is lim (1/L) log |d_L| at a positive input, d_L the derivative of L steps of u -> tanh(g u)."""
     for g in (0.5, 0.9, 1.0, 1.2, 2.0, 4.0):
@@ -131,7 +131,7 @@ def _gain(rate) -> str:
     return "negative on both sides of g = 1, and zero there: only then do layers cost no factor"
 
 
-@exercise("smooth-and-persistent")
+@exercise("how-robust-is-it/smooth-and-persistent")
 def _smooth(sigma) -> str:
     """``sigma(z)``: no kink, not affine, and a shared start of 200 layers keeps a subspace at every input drawn."""
     z = torch.linspace(-6, 6, 120_001, dtype=torch.float64, requires_grad=True)

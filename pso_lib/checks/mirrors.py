@@ -6,7 +6,8 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from pso_lib.checks._core import exercise, require_close, wrong
+from pso_lib.checks._compare import require_close
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.exact.regions import facets, regions
 from pso_lib.nn.init import seeded
 
@@ -24,7 +25,7 @@ def _float(value) -> float:
     return float(Fraction(value)) if isinstance(value, str) else float(value)
 
 
-@exercise("mirrors-line")
+@exercise("mirrors/line")
 def _line(answer) -> str:
     mirror = torch.tensor([[3.0, 4.0], [4.0, -3.0]]) / 5
     eye, along, normal = torch.eye(2), torch.tensor([2.0, 1.0]), torch.tensor([1.0, -2.0])
@@ -44,7 +45,7 @@ def _line(answer) -> str:
     return "(2, 1) stays, (1, -2) is flipped"
 
 
-@exercise("mirrors-find")
+@exercise("mirrors/find")
 def _find(answer) -> str:
     if not callable(answer):
         wrong("give the function itself, find_crease, not what it returns.")
@@ -81,7 +82,7 @@ def _compare_crease(normal: Tensor, offset: float, a: Tensor, b: float, jump: Te
         wrong("a is right, b is not: scale it like a, for c2 - c1 = b v with the v of your a.")
 
 
-@exercise("mirrors-colours")
+@exercise("mirrors/colours")
 def _colours(pattern, colours) -> str:
     colours = [int(c) for c in colours]
     if len(colours) != len(pattern):
@@ -102,7 +103,7 @@ def _colours(pattern, colours) -> str:
     return f"{len(creases)} edges, each between two colours"
 
 
-@exercise("mirrors-torn")
+@exercise("mirrors/torn")
 def _torn(F, x, y) -> str:
     if not callable(F):
         wrong("the first part of the answer is the function, from (N, 2) to (N, 2).")
@@ -130,7 +131,7 @@ def _torn(F, x, y) -> str:
     return f"J = I, and a distance of {before:.2g} became {after:.2g}: the map is not continuous"
 
 
-@exercise("mirrors-box")
+@exercise("mirrors/box")
 def _box(layers) -> str:
     layers = list(getattr(layers, "layers", layers))
     for number, layer in enumerate(layers, 1):

@@ -3,12 +3,13 @@
 import torch
 
 from pso_lib.analysis.spectrum import isometry_error
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, seeded
 from pso_lib.nn.networks import deep_network
 
 
-@exercise("folded-together")
+@exercise("necessary-and-enough/folded-together")
 def _together(A, b, x, y) -> str:
     """A (h, 2) with orthonormal rows, b (h,), and two points of the plane, off the creases, with one image."""
     A, b, x, y = (torch.as_tensor(value, device="cpu").detach().to(torch.float64) for value in (A, b, x, y))
@@ -33,7 +34,7 @@ def _together(A, b, x, y) -> str:
     return "two points, one image, and the Jacobian is orthogonal at both"
 
 
-@exercise("softened-dimension")
+@exercise("necessary-and-enough/softened-dimension")
 def _softened(softened) -> str:
     """``softened(G, c)`` counts the singular values in [c, 1/c] of each of the Jacobians G (N, n, n): (N,)."""
     n = 6
@@ -45,7 +46,7 @@ def _softened(softened) -> str:
         answer = torch.as_tensor(softened(G, c), device="cpu").detach()
         if answer.ndim == 0:
             wrong(f"you return one number; return one count for each of the {len(G)} Jacobians.")
-        answer = require_shape_like(answer, (len(G),), "the counts")
+        answer = require_shape(answer, (len(G),), "the counts")
         wanted = (values >= c).sum(1)
         above = (values <= 1 / c).sum(1)
         eigen = torch.linalg.eigvals(G).abs()
@@ -64,10 +65,10 @@ def _softened(softened) -> str:
     return "counted between c and 1/c: neither vanishing nor exploding"
 
 
-@exercise("drift-tolerance")
+@exercise("necessary-and-enough/drift-tolerance")
 def _tolerance(p) -> str:
     """The exponent p in: the drift at which half of the separation is left falls with depth as L^(-p)."""
-    p = require_shape_like(p, (), "the exponent").item()
+    p = require_shape(p, (), "the exponent").item()
     if -0.3 < p < -0.08:
         wrong("the sign is turned round: the tolerated drift falls with depth, and p is the positive exponent.")
     if 0.4 < p < 0.6:
@@ -79,12 +80,12 @@ def _tolerance(p) -> str:
     return "far below one half: states come to rest where all cones meet, and later layers take little"
 
 
-@exercise("skipped-layers")
+@exercise("necessary-and-enough/skipped-layers")
 def _skipped(skipped) -> str:
     """``skipped(network, x)``: the share of rows whose largest output changes when one layer is left out, (L,)."""
     network = deep_network(5, 8, layer="fold", inputs=6, classes=4, generator=seeded(0), dtype=torch.float64)
     x = gaussian(200, 6, 1.0, seeded(1))
-    answer = require_shape_like(skipped(network, x), (5,), "the shares")
+    answer = require_shape(skipped(network, x), (5,), "the shares")
     with torch.no_grad():
         states, readout = network.states(x), network.readout
         assert readout is not None

@@ -5,7 +5,8 @@ from fractions import Fraction
 import sympy as sp
 import torch
 
-from pso_lib.checks._core import exercise, require_close, require_shape_like, wrong
+from pso_lib.checks._compare import require_close, require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.exact.folds import fold
 from pso_lib.exact.origami import NotFlatFoldable, kawasaki, kawasaki_completion, require_foldable
 from pso_lib.exact.symbolic import exact_matrix
@@ -20,7 +21,7 @@ def _number(value) -> sp.Expr:
     return sp.sympify(value)
 
 
-@exercise("leaky-fold")
+@exercise("origami/leaky-fold")
 def leaky_fold(answer) -> str:
     """alpha and beta > 0 that fold the line with LeakyReLU of slope 1/10."""
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
@@ -45,14 +46,14 @@ def leaky_fold(answer) -> str:
     return "slopes 1 and -1"
 
 
-@exercise("maxmin-fold")
+@exercise("origami/maxmin-fold")
 def maxmin_fold(answer) -> str:
     """Orthogonal U with MaxMin(x) = U psi(U^T x), psi(z) = (-|z_1|, z_2)."""
     if isinstance(answer, sp.MatrixBase):
         answer = answer.tolist()
     if not torch.is_tensor(answer):
         answer = [[float(entry) for entry in row] for row in answer]
-    U = require_shape_like(answer, (2, 2), "U")
+    U = require_shape(answer, (2, 2), "U")
     if (U.T @ U - torch.eye(2, dtype=U.dtype)).abs().max() > 1e-6:
         unit = U / U.norm(dim=0)
         if (unit.T @ unit - torch.eye(2, dtype=U.dtype)).abs().max() < 1e-6:
@@ -76,7 +77,7 @@ def maxmin_fold(answer) -> str:
     wrong("the first column must be the normal of the line that stays fixed, x1 = x2.")
 
 
-@exercise("fourth-crease")
+@exercise("origami/fourth-crease")
 def fourth_crease(answer) -> str:
     """A fourth normal, in degrees, for creases with normals at 0, 40 and 100 degrees."""
     if isinstance(answer, list | tuple | set):
@@ -99,7 +100,7 @@ def fourth_crease(answer) -> str:
     wrong(f"with the normals sorted, the alternating sum is {total:g}° instead of 90°.")
 
 
-@exercise("count-pencils")
+@exercise("origami/count-pencils")
 def count_pencils(answer) -> str:
     """How many pencils of three and of four creases fold, normals at multiples of 15 degrees, one at 0."""
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
@@ -120,7 +121,7 @@ def count_pencils(answer) -> str:
     return "no three, and 25 of the 165 fours"
 
 
-@exercise("five-planes")
+@exercise("origami/five-planes")
 def five_planes(answer) -> str:
     """Five planes through the origin of R^3 with spanning normals that one layer folds."""
     normals = [exact_matrix("normals", list(normal)) for normal in answer]
@@ -144,7 +145,7 @@ def five_planes(answer) -> str:
     return f"every crossing is perpendicular or meets Kawasaki's condition{extra}"
 
 
-@exercise("numbers-in-space")
+@exercise("origami/numbers-in-space")
 def numbers_in_space(answer) -> str:
     """The numbers from 3 to 10 of planes through the origin of R^3 that fold, their normals spanning R^3."""
     if not isinstance(answer, list | tuple | set | range):

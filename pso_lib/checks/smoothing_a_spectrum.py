@@ -4,7 +4,8 @@ import torch
 
 from pso_lib.analysis.singularity import leading_count
 from pso_lib.analysis.spectrum import spectrum_stable_rank
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, seeded
 from pso_lib.smoothing import Detector, smooth_, smoothed_spectrum
 
@@ -21,7 +22,7 @@ def _fires_at(r: float, tau: float, alpha: float, *, shift: int = 0, limit: int 
     return None
 
 
-@exercise("detector-delay")
+@exercise("smoothing-a-spectrum/detector-delay")
 def _delay(delay) -> str:
     """``delay(r, tau, alpha)``: the growing step at which the detector fires, or None."""
     for tau, alpha in ((2.5, 0.9), (1.5, 0.5), (4.0, 0.99)):
@@ -37,7 +38,7 @@ def _delay(delay) -> str:
                 wrong(f"{case} it never fires: the ratio stays below (r - alpha) / (1 - alpha), which is below tau.")
             if answer is None:
                 wrong(f"{case} it fires, at growing step {wanted}; the threshold is alpha + tau (1 - alpha).")
-            answer = require_shape_like(answer, (), "the delay").item()
+            answer = require_shape(answer, (), "the delay").item()
             if answer == wanted - 1:
                 wrong(f"{case} you count from 0; the first value that has grown is number 1.")
             if answer == wanted + 1:
@@ -60,7 +61,7 @@ def _against_new_average(r: float, tau: float, alpha: float) -> int | None:
     return None
 
 
-@exercise("sharpening-convolution")
+@exercise("smoothing-a-spectrum/sharpening-convolution")
 def _sharpening(spectrum) -> str:
     """A spectrum (r,), largest first, whose stable rank falls under convolution with the paper's k."""
     s = torch.as_tensor(spectrum, device="cpu").detach().to(torch.float64)
@@ -89,7 +90,7 @@ def _sharpening(spectrum) -> str:
     return f"from {before:.3g} to {after:.3g}, with k = {k}: the second value falls off the cliff, the first stays"
 
 
-@exercise("kernel-clip")
+@exercise("smoothing-a-spectrum/kernel-clip")
 def _kernel(clip_kernel) -> str:
     """``clip_kernel(W)`` of a kernel (out, in, h, w)."""
     for seed, shape in enumerate(((6, 4, 5, 5), (12, 2, 3, 1))):
@@ -105,7 +106,7 @@ def _kernel(clip_kernel) -> str:
             wrong("the kernel you were given has changed; work on a copy.")
         if tuple(answer.shape) == tuple(W.flatten(1).shape):
             wrong(f"you return the matrix {tuple(answer.shape)}; bring it back to {shape}.")
-        answer = require_shape_like(answer, shape, "the kernel")
+        answer = require_shape(answer, shape, "the kernel")
         if torch.allclose(answer, right, atol=1e-6):
             continue
         for explanation, other in _kernel_mistakes(start).items():
@@ -147,7 +148,7 @@ def _kernel_mistakes(W) -> dict[str, torch.Tensor]:
 _CALLS = ("scale and backward", "unscale", "guard", "clip", "scaler.step", "scaler.update")
 
 
-@exercise("loop-order")
+@exercise("smoothing-a-spectrum/loop-order")
 def _order(order) -> str:
     """The six calls of a step with mixed precision, a guard and clipping, in order."""
     order = [str(call).strip() for call in order]

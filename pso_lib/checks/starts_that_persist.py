@@ -5,16 +5,17 @@ from typing import Any
 import torch
 
 from pso_lib.analysis.persistence import persistent_dimension, persistent_subspace
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, haar, layers_of, projection_, seeded
 from pso_lib.nn.layers import Layer
 from pso_lib.nn.networks import deep_network
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
-DEPTH, WIDTH = 200, 24  # of the network in "start-that-persists"
+DEPTH, WIDTH = 200, 24  # of the network in "starts-that-persist/start-that-persists"
 
 
-@exercise("few-walls")
+@exercise("starts-that-persist/few-walls")
 def _walls(make) -> str:
     """``make(Q)``, Q (m, n) with orthonormal rows: a float64 ``Layer`` that projects onto {x : Qx >= 0}."""
     for m, n in ((1, 3), (2, 5), (4, 7)):
@@ -26,7 +27,7 @@ def _walls(make) -> str:
             wrong("the weights are not float64; pass dtype=torch.float64.")
         x = gaussian(200, n, 1.0, seeded(1))
         inside, outside = torch.relu(x @ Q.T) @ Q, torch.relu(-x @ Q.T) @ Q
-        y = require_shape_like(layer(x), (200, n), "what the layer makes of 200 points")
+        y = require_shape(layer(x), (200, n), "what the layer makes of 200 points")
         if torch.allclose(y, x + outside, rtol=0, atol=1e-9):
             continue
         mistakes = {
@@ -47,7 +48,7 @@ def _walls(make) -> str:
     return "nothing happens to points inside, the others go straight to the wall"
 
 
-@exercise("biased-cone")
+@exercise("starts-that-persist/biased-cone")
 def _biased(dimension) -> str:
     """``dimension(Q, b, x, depth)``: persistent dimension at x of the shared start whose layers all have bias b."""
     given: list[int] = []
@@ -79,7 +80,7 @@ def _biased(dimension) -> str:
     return "a unit's direction persists if the unit fires in the first layer and in the last"
 
 
-@exercise("hidden-subspace")
+@exercise("starts-that-persist/hidden-subspace")
 def _hidden(find) -> str:
     """``find(network)``: the (n, n) projection onto the isometric part of a type B projection start, k unknown."""
     for n, k in ((20, 6), (12, 1), (9, 8)):
@@ -91,7 +92,7 @@ def _hidden(find) -> str:
         given = torch.as_tensor(find(network), device="cpu").detach()
         if tuple(given.shape) == (n, n - k) and n - k != n:
             wrong(f"you return {n - k} directions as columns U; asked for is the matrix U Uᵀ, ({n}, {n}).")
-        P = require_shape_like(given, (n, n), f"for width {n} the projection")
+        P = require_shape(given, (n, n), f"for width {n} the projection")
         if torch.allclose(P, right, rtol=0, atol=1e-7):
             continue
         if torch.allclose(P, torch.eye(n) - right, rtol=0, atol=1e-7):
@@ -108,7 +109,7 @@ def _hidden(find) -> str:
     return "a projection onto what no layer moves; its rank is n - k"
 
 
-@exercise("start-that-persists")
+@exercise("starts-that-persist/start-that-persists")
 def _start(start) -> str:
     """``start(network, generator)`` sets a type A ReLU network of 200 layers so that a subspace persists."""
     network = deep_network(DEPTH, WIDTH, **DOUBLE)

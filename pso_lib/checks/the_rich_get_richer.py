@@ -5,15 +5,16 @@ from torch.overrides import TorchFunctionMode
 
 from pso_lib.analysis.singularity import stable_jacobian_energy, token_similarity
 from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, seeded
 
 
-@exercise("blow-up-time")
+@exercise("the-rich-get-richer/blow-up-time")
 def _blow_up(time) -> str:
     """``time(N, start, drive)``: when sigma' = N drive sigma^(2 - 2/N) from ``start`` reaches infinity, N >= 3."""
     cases = [(3, 0.1, 1.0), (3, 0.1, 2.5), (4, 0.3, 0.5), (6, 0.05, 1.0)]
-    answers = [require_shape_like(float(time(*case)), (), "the time").item() for case in cases]
+    answers = [require_shape(float(time(*case)), (), "the time").item() for case in cases]
 
     def matches(formula) -> bool:
         right = [formula(*case) for case in cases]
@@ -42,11 +43,11 @@ def _blow_up(time) -> str:
     wrong(f"for N = 3, start 0.1, drive 1 the time is {correct(*cases[0]):.4g}, not {answers[0]:.4g}.")
 
 
-@exercise("spike-strength")
+@exercise("the-rich-get-richer/spike-strength")
 def _spike(strength) -> str:
     """``strength(n)``: the least theta at which the stable rank of Q + theta u v^T is 2, with Q v = u."""
     for n in (16, 64, 101):
-        theta = require_shape_like(float(strength(n)), (), "the strength").item()
+        theta = require_shape(float(strength(n)), (), "the strength").item()
         right = (n - 1) ** 0.5 - 1
         if abs(theta - right) <= 1e-6 * n:
             continue
@@ -66,14 +67,14 @@ def _spike(strength) -> str:
     return "about the root of n: one rank-one term against n equal values"
 
 
-@exercise("energy-by-hand")
+@exercise("the-rich-get-richer/energy-by-hand")
 def _energy(energy) -> str:
     """``energy(W, G)``: the SJE with k = floor(SR), over all pairs and over |G|^2: two numbers."""
     W, G = gaussian(7, 5, 1.0, seeded(0)), gaussian(7, 5, 1.0, seeded(1))
     answer = energy(W, G)
     if not isinstance(answer, torch.Tensor):
         answer = torch.tensor([float(value) for value in answer])
-    answer = require_shape_like(answer, (2,), "the pair of energies")
+    answer = require_shape(answer, (2,), "the pair of energies")
 
     def close(*pair) -> bool:
         return torch.allclose(answer, torch.stack([torch.as_tensor(p, device="cpu").double() for p in pair]), atol=1e-6)
@@ -120,14 +121,14 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-@exercise("similarity-in-linear-time")
+@exercise("the-rich-get-richer/similarity-in-linear-time")
 def _similarity(similarity) -> str:
     """``similarity(h)``: the mean cosine over all pairs of different rows of h (T, d), without a T x T matrix."""
     T, d = 300, 8
     h = gaussian(T, d, 1.0, seeded(0)) + 0.5
     with _Watch() as watch:
         answer = similarity(h)
-    answer = require_shape_like(answer, (), "the similarity").item()
+    answer = require_shape(answer, (), "the similarity").item()
     unit = h / h.norm(dim=1, keepdim=True)
     total = unit.sum(0).square().sum().item()
     right = token_similarity(h).item()

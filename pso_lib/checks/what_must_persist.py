@@ -6,7 +6,8 @@ import torch
 
 from pso_lib.analysis.persistence import gradient_bounds, layer_jacobians, persistent_subspace
 from pso_lib.analysis.spectrum import singular_values
-from pso_lib.checks._core import exercise, require_shape_like, wrong
+from pso_lib.checks._compare import require_shape
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn import init
 from pso_lib.nn.init import seeded
 from pso_lib.nn.layers import FeedForward
@@ -23,7 +24,7 @@ def _span(vectors, n: int) -> torch.Tensor:
     return basis.T @ basis
 
 
-@exercise("shared-shift")
+@exercise("what-must-persist/shared-shift")
 def _shift(V, dimension) -> str:
     """V: vectors that span what persists through two shifts of R^3; the persistent dimension of three shifts."""
     vectors = [list(v) for v in V]
@@ -48,14 +49,14 @@ def _shift(V, dimension) -> str:
     return "S keeps a plane, S S a line, S S S nothing, although all layers are the same"
 
 
-@exercise("one-direction-each")
+@exercise("what-must-persist/one-direction-each")
 def _one_each(make) -> str:
     """``make(n)`` returns a float64 network of n layers in R^n and a point x: each gives up one direction, all do n."""
     for n in (3, 8):
         network, x = make(n)
         if not isinstance(network, DeepNetwork) or (network.depth, network.dim) != (n, n):
             wrong(f"for n={n} return a pso_lib DeepNetwork of {n} layers of width {n}, and a point.")
-        x = require_shape_like(x, (n,), f"for n={n} the point x")
+        x = require_shape(x, (n,), f"for n={n} the point x")
         if any(p.dtype != torch.float64 for p in network.parameters()):
             wrong("the weights are not float64; make the layers with dtype=torch.float64.")
         s = singular_values(layer_jacobians(network, x[None])[:, 0])  # (n, n)
@@ -76,7 +77,7 @@ def _one_each(make) -> str:
     return "each layer keeps n - 1 directions, n layers keep none: what each gives up adds up"
 
 
-@exercise("guaranteed-share")
+@exercise("what-must-persist/guaranteed-share")
 def _share(share) -> str:
     """``share(network, x, y)``, |P_U g| / |g| for each image: (N, d), (N,) to (N,)."""
     for start, seed in ((init.looks_linear_, 0), (init.projection_, 1)):
@@ -91,7 +92,7 @@ def _share(share) -> str:
         answer = share(network, x, y)
         if torch.as_tensor(answer, device="cpu").ndim == 0:
             wrong("you return one number; every example has a gradient and a share of its own: shape (N,).")
-        answer = require_shape_like(answer, (5,), "the shares of 5 examples")
+        answer = require_shape(answer, (5,), "the shares of 5 examples")
         states = [state.detach() for state in network.states(x)]
         top = states[-1].requires_grad_()
         assert network.readout is not None
@@ -123,7 +124,7 @@ def _share(share) -> str:
     return "the share of each output gradient that no depth can take away"
 
 
-@exercise("common-subspace")
+@exercise("what-must-persist/common-subspace")
 def _common(common) -> str:
     """``common(network, x)``: orthonormal columns, (n, d), of what persists at every row of x."""
     n = 12

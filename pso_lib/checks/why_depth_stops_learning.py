@@ -7,13 +7,14 @@ import torch
 
 from pso_lib.analysis.jacobian import cumulative_jacobians
 from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.checks._core import exercise, require_close, wrong
+from pso_lib.checks._compare import require_close
+from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn import init
 from pso_lib.nn.init import seeded
 from pso_lib.nn.networks import plain_network
 
 
-@exercise("stable-rank-by-hand")
+@exercise("why-depth-stops-learning/stable-rank-by-hand")
 def _stable_rank(answer) -> str:
     rounded = abs(float(answer) - 8 / 3) < 0.01  # 2.67 is the same mistake as 8/3
     require_close(
@@ -30,7 +31,7 @@ def _stable_rank(answer) -> str:
     return "(9 + 4 + 4 + 1 + 0) / 9"
 
 
-@exercise("he-layer-variance")
+@exercise("why-depth-stops-learning/he-layer-variance")
 def _he_layer_variance(answer) -> str:
     n = sp.Symbol("n", positive=True)
     if callable(answer) and not isinstance(answer, sp.Basic):
@@ -64,7 +65,7 @@ def _leaky_map(c: float, s: float) -> float:
     return (a * c + b * _fold_map(c)) / (a + b)
 
 
-@exercise("leaky-correlation-map")
+@exercise("why-depth-stops-learning/leaky-correlation-map")
 def _leaky_correlation_map(answer) -> str:
     if not callable(answer):
         wrong("give a function of c and s, not its value.")
@@ -98,7 +99,7 @@ def _leaky_correlation_map(answer) -> str:
     return "right at sixteen pairs (c, s), from no kink (s = 1) to a fold (s = -1)"
 
 
-@exercise("width-for-depth")
+@exercise("why-depth-stops-learning/width-for-depth")
 def _width_for_depth(answer) -> str:
     require_close(
         answer,
@@ -118,7 +119,7 @@ def _width_for_depth(answer) -> str:
     return "200/2560 = 200/(2 · 1280) = 5/64"
 
 
-@exercise("tanh-gain")
+@exercise("why-depth-stops-learning/tanh-gain")
 def _tanh_gain(answer) -> str:
     gain = float(answer)
     if not (math.isfinite(gain) and gain > 0):

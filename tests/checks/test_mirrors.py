@@ -32,7 +32,7 @@ def refuses(part, name, *answer):
     ],
 )
 def test_line_accepts_lists_tensors_sympy_and_fractions(answer, capsys):
-    check("mirrors-line", answer)
+    check("mirrors/line", answer)
     assert capsys.readouterr().out.startswith("✓")
 
 
@@ -50,7 +50,7 @@ def test_line_accepts_lists_tensors_sympy_and_fractions(answer, capsys):
     ],
 )
 def test_line_names_the_mistake(answer, part):
-    refuses(part, "mirrors-line", answer)
+    refuses(part, "mirrors/line", answer)
 
 
 # ---------------------------------------------------------------- mirrors-find
@@ -76,8 +76,8 @@ def with_offset(change):
 
 
 def test_find_accepts_any_scale(capsys):
-    check("mirrors-find", crease)
-    check("mirrors-find", lambda *maps: tuple(-7 * part for part in crease(*maps)))
+    check("mirrors/find", crease)
+    check("mirrors/find", lambda *maps: tuple(-7 * part for part in crease(*maps)))
     assert capsys.readouterr().out.count("✓") == 2
 
 
@@ -96,7 +96,7 @@ def test_find_accepts_any_scale(capsys):
     ],
 )
 def test_find_names_the_mistake(answer, part):
-    refuses(part, "mirrors-find", answer)
+    refuses(part, "mirrors/find", answer)
 
 
 # ---------------------------------------------------------------- mirrors-colours
@@ -110,18 +110,18 @@ def pattern():
 
 def test_colours_accepts_both_colourings(pattern, capsys):
     colours = [int(piece.J.det()) for piece in pattern]
-    check("mirrors-colours", pattern, colours)
-    check("mirrors-colours", pattern, [-c for c in colours])
+    check("mirrors/colours", pattern, colours)
+    check("mirrors/colours", pattern, [-c for c in colours])
     assert capsys.readouterr().out.count("✓") == 2
 
 
 def test_colours_names_the_mistake(pattern):
     right = [int(piece.J.det()) for piece in pattern]
-    refuses("give one for each", "mirrors-colours", pattern, right[1:])
-    refuses("are \\+1 and -1", "mirrors-colours", pattern, [(c + 1) // 2 for c in right])
-    refuses("same colour", "mirrors-colours", pattern, [1] * len(right))
-    refuses("pieces of one colour", "mirrors-colours", pattern, [-right[0], *right[1:]])
-    refuses("shows little", "mirrors-colours", pattern[:2], right[:2])
+    refuses("give one for each", "mirrors/colours", pattern, right[1:])
+    refuses("are \\+1 and -1", "mirrors/colours", pattern, [(c + 1) // 2 for c in right])
+    refuses("same colour", "mirrors/colours", pattern, [1] * len(right))
+    refuses("pieces of one colour", "mirrors/colours", pattern, [-right[0], *right[1:]])
+    refuses("shows little", "mirrors/colours", pattern[:2], right[:2])
 
 
 # ---------------------------------------------------------------- mirrors-torn
@@ -135,7 +135,7 @@ NEAR = [-0.05, 0.0], [0.05, 0.0]
 
 
 def test_torn_accepts_a_slide(capsys):
-    check("mirrors-torn", torn, *NEAR)
+    check("mirrors/torn", torn, *NEAR)
     assert "not continuous" in capsys.readouterr().out
 
 
@@ -155,7 +155,7 @@ def test_torn_accepts_a_slide(capsys):
     ],
 )
 def test_torn_names_the_mistake(F, x, y, part):
-    refuses(part, "mirrors-torn", F, x, y)
+    refuses(part, "mirrors/torn", F, x, y)
 
 
 # ---------------------------------------------------------------- mirrors-box
@@ -169,7 +169,7 @@ def folds(count, offset=lambda l: 1 - 0.5**l, scale=1.0):
 
 
 def test_box_accepts_four_halvings(capsys):
-    check("mirrors-box", folds(4))
+    check("mirrors/box", folds(4))
     assert "4 layers" in capsys.readouterr().out
 
 
@@ -188,7 +188,7 @@ def test_box_accepts_four_halvings(capsys):
     ],
 )
 def test_box_names_the_mistake(layers, part):
-    refuses(part, "mirrors-box", layers)
+    refuses(part, "mirrors/box", layers)
 
 
 def test_no_stack_of_three_layers_can_fit_the_box():
