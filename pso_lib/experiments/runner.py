@@ -18,14 +18,18 @@ from pathlib import Path
 import torch
 
 from pso_lib.errors import require_positive, require_positive_int
-from pso_lib.experiments import record
+from pso_lib.experiments import passes, record
 from pso_lib.experiments.record import Journal, ResultError
 from pso_lib.experiments.registry import experiment, suite_of
 from pso_lib.experiments.suite import Sources, Suite, Unit
 
 Found = Generator[tuple[Unit, dict]]
 
-__all__ = ["live", "provenance", "run", "run_unit"]
+__all__ = ["Unfinished", "live", "provenance", "run", "run_unit"]
+
+
+class Unfinished(ResultError):
+    """A run that stopped in time: what is finished lies in its journal."""
 
 
 def run(
@@ -39,6 +43,7 @@ def run(
     evaluations: int | None = None,
     seeds: int | None = None,
     again: bool = False,
+    minutes: float | None = None,
     workers: int | None = None,
     scheduler=None,
     progress: Callable[[str], None] = print,
@@ -55,12 +60,15 @@ def run(
         epochs, evaluations: in place of the plan's own, for experiments on depth; the result says so.
         seeds: the same, for those on unstable training and for ``survival``.
         again: run it anew though it is recorded; the old result is replaced when the last unit is done.
+        minutes: begin only what should be done by then, as far as finished units of this device tell; the first in
+            any case. What is left is left for the next call.
         workers: run the units on so many processes of this machine, through Dask.
         scheduler: run them on the workers of this one: an address, a scheduler file (….json) or a cluster object. See
             ``cluster``; ``device``, and ``root`` or PSO_DATA, are then the workers'.
         progress: called with one line per finished unit.
 
     Raises:
+        Unfinished: the minutes are over; what is finished is kept.
         ResultError: a result or journal of another configuration is in the way, or another process at work.
         ValueError: an override that this kind of experiment does not have; a device that cannot be used.
         ClusterError: Dask is missing, the scheduler does not answer or is lost, a worker is of another version;
@@ -70,6 +78,12 @@ def run(
     device = str(device)  # a torch.device does as well
     protocol = experiment(name, scale) if isinstance(name, str) else name
     kind = suite_of(protocol)
+    if minutes is not None:
+        require_positive("minutes", minutes)
+        if not workers is scheduler is None:
+            raise ValueError(
+                "minutes is for units that this process runs; a cluster's scheduler has limits of its own."
+            )
     plan = _changed(protocol, kind, epochs=epochs, evaluations=evaluations, seeds=seeds)
     if workers is scheduler is None:
         _check_device(device)
@@ -92,7 +106,8 @@ def run(
         work = partial(run_unit, kind, plan, _commit(record.CHECKOUT))  # the commit that this process has loaded
         needs = _needs(plan, kind, units)
         if not left or workers is scheduler is None:
-            found = _here(work, left, needs, journal.units, Sources(root, device))
+            fits = _limit(minutes, units, journal.units, device)
+            found = _way(kind, device)(work, left, needs, journal.units, Sources(root, device), fits=fits)
         else:
             from pso_lib.experiments import cluster
 
@@ -100,6 +115,11 @@ def run(
                 work, left, needs, journal.units, root, device, workers=workers, scheduler=scheduler, progress=progress
             )
         _keep(found, units, journal, progress)
+        if len(journal.units) < len(units):
+            raise Unfinished(
+                f"{len(journal.units)} of {len(units)} units are finished and kept; the others did not fit into "
+                f"{minutes:g} minutes. The same call goes on there."
+            )
         result = _assemble(plan, kind, scale, journal, units, device, protocol)
         record.write(target, result)
         journal.finish()
@@ -144,9 +164,36 @@ def _needs(plan, kind: Suite, units: Sequence[Unit]) -> dict[str, list[str]]:
     return needs
 
 
-def _here(work, units: Sequence[Unit], needs, parts: Mapping[str, dict], sources: Sources) -> Found:
+def _way(kind: Suite, device: str) -> Callable[..., Found]:
+    """How units are run in this process: a GPU is filled by many of them, if they train together."""
+    return passes.found if kind.gathers and torch.device(device).type == "cuda" else _here
+
+
+def _limit(minutes: float | None, units: Sequence[Unit], parts: Mapping[str, dict], device: str):
+    """A function that says whether so much work can be done by the end of the minutes."""
+    end, name = time.monotonic() + 60 * (minutes or 0), _name(device)
+
+    def fits(work: float) -> bool:
+        mine = [
+            (parts[unit.key]["seconds"], unit.work)
+            for unit in units
+            if parts.get(unit.key, {}).get("made", {}).get("device") == name
+        ]
+        if minutes is None or not mine:
+            return True
+        seconds, done = map(sum, zip(*mine, strict=True))
+        return time.monotonic() + work * seconds / done <= end
+
+    return fits
+
+
+def _here(
+    work, units: Sequence[Unit], needs, parts: Mapping[str, dict], sources: Sources, fits=lambda work: True
+) -> Found:
     """(unit, what was found), one after the other in this process."""
     for unit in units:
+        if not fits(unit.work):
+            return
         yield unit, work(unit, {key: parts[key] for key in needs[unit.key]}, sources)
 
 
@@ -172,7 +219,8 @@ def live(plan, *, device: str | None = None, root: Path | None = None) -> list[d
     kind, sources = suite_of(plan), Sources(root, device)
     parts: dict[str, dict] = {}
     units = kind.units(plan)
-    for unit, part in _here(partial(run_unit, kind, plan, ""), units, _needs(plan, kind, units), parts, sources):
+    work, needs = partial(run_unit, kind, plan, ""), _needs(plan, kind, units)
+    for unit, part in _way(kind, device)(work, units, needs, parts, sources):
         parts[unit.key] = part
     return [run for part in parts.values() for run in part["runs"]]
 
