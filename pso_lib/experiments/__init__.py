@@ -9,7 +9,7 @@ suite        what a suite of experiments brings
 summaries    mean, minimum and maximum, group by group
 criteria     which runs trained
 
-depth, depth_plans, starts, halving, rivals           starts over depth, through the ensemble engine
+depth, depth_plans, starts, halving, rivals, passes   starts over depth, through the ensemble engine
 instability, instability_plans, methods, recovery     ways to train over learning rates
 survival                                              whether a persistent subspace outlives training
 """

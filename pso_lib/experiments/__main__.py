@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
                 "--seeds", type=int, help="of those on unstable training, and of survival: fewer, or more"
             )
             command.add_argument("--again", action="store_true", help="though it is recorded; replaces the result")
+            command.add_argument("--minutes", type=float, help="begin no unit that would not be done by then")
             places = command.add_mutually_exclusive_group()
             places.add_argument("--workers", type=int, help="processes of this machine that run units, by Dask")
             places.add_argument("--scheduler", help="Dask's: tcp://host:8786, or its file; its workers run units")
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
                 evaluations=options.evaluations,
                 seeds=options.seeds,
                 again=options.again,
+                minutes=options.minutes,
                 workers=options.workers,
                 scheduler=options.scheduler,
                 progress=_say,

@@ -10,25 +10,19 @@ short time, the finalists at full length, the reported runs.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
 
 from pso_lib import data
 from pso_lib.experiments import depth_plans, schema
 from pso_lib.experiments.depth_plans import Experiment
 from pso_lib.experiments.halving import choose, final, screen
-from pso_lib.experiments.rivals import alone, network, prepare
-from pso_lib.experiments.starts import Start, scale_of
+from pso_lib.experiments.passes import Job, Request, trained
+from pso_lib.experiments.starts import Start
 from pso_lib.experiments.suite import Sources, Suite, Unit, number
-from pso_lib.nn.init import seeded
-from pso_lib.nn.networks import DeepNetwork
-from pso_lib.train.ensemble import Ensemble
-from pso_lib.train.loop import History, train
+from pso_lib.train.loop import History
 
 __all__ = ["DEPTH", "Depth"]
 
 CHOOSING_SEED = 1_000  # no reported run uses it
-SEEN = 512  # training images that a start may look at
-TOGETHER = {"cpu": 10, "cuda": 200}  # networks per pass: what fits the caches, or the memory
 
 
 class Depth(Suite):
@@ -36,6 +30,7 @@ class Depth(Suite):
 
     schema = schema.DEPTH
     plan = Experiment
+    gathers = True
 
     def names(self) -> list[str]:
         return depth_plans.names()
@@ -78,11 +73,9 @@ class Depth(Suite):
     def run_unit(
         self, plan: Experiment, unit: Unit, sources: Sources, device: str, finished: Mapping[str, dict]
     ) -> dict:
-        images = sources.images(unit.what[0])
         if plan.halving:
-            return _run_stage(plan, images, unit.what, device, finished)
-        dataset, layer, depth = unit.what
-        return _run_unit(plan, images, dataset, layer, depth, device)
+            return _run_stage(plan, sources, unit.what, finished)
+        return _run_unit(plan, sources, *unit.what)
 
     def flaw(self, plan: Experiment, unit: Unit, part: dict) -> str | None:
         if plan.halving and unit.what[-1] != "report":
@@ -165,22 +158,23 @@ def _work_of(plan: Experiment, depth: int, stage: str) -> float:
     return depth * plan.epochs * runs[stage]
 
 
-def _held(plan: Experiment, images: data.Images) -> data.Images:
-    return images.hold_out(min(plan.held_out, len(images.train_y) // 5), seed=0)
+def _held(plan: Experiment, sources: Sources, dataset: str) -> data.Images:
+    return sources.without(dataset, min(plan.held_out, len(sources.images(dataset).train_y) // 5))
 
 
-def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, finished: Mapping[str, dict]) -> dict:
+def _run_stage(plan: Experiment, sources: Sources, what: tuple, finished: Mapping[str, dict]) -> dict:
     dataset, depth, arm, stage = what
+    images = sources.images(dataset)
     halving = plan.halving
     assert halving is not None
     if stage == "report":
         rate = finished[_key(dataset, depth, arm, _stages(plan)[-2])]["choice"]["lr"]
         jobs = [(arm, seed, rate) for seed in range(plan.seeds)]
-        found = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
+        found = _train(plan, images, depth, jobs, plan.epochs, evaluations=plan.evaluations)
         runs = [_as_run(plan, dataset, arm, depth, seed, rate, history) for seed, history in enumerate(found)]
         return {"data": images.description, "runs": runs}
 
-    held = _held(plan, images)
+    held = _held(plan, sources, dataset)
     # to answer with the largest class is chance
     chance = held.test_y.bincount().max().item() / len(held.test_y) + halving.margin
     epochs = plan.epochs * (halving.share if stage == "screen" else 1)
@@ -188,7 +182,7 @@ def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, 
 
     def trial(rates: list[float]) -> list[dict]:
         jobs = [(arm, CHOOSING_SEED + index, rate) for rate in rates for index in range(halving.seeds)]
-        found = _train(plan, held, depth, jobs, epochs, device, evaluations=plan.evaluations if whole else 1)
+        found = _train(plan, held, depth, jobs, epochs, evaluations=plan.evaluations if whole else 1)
         return [
             {
                 "arm": arm.name,
@@ -216,13 +210,14 @@ def _run_stage(plan: Experiment, images: data.Images, what: tuple, device: str, 
     return part | {"choosing": entries, "choice": choice}
 
 
-def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, depth: int, device: str) -> dict:
+def _run_unit(plan: Experiment, sources: Sources, dataset: str, layer: str, depth: int) -> dict:
+    images = sources.images(dataset)
     arms = [arm for arm in plan.arms if arm.layer == layer]
     choosing: list[dict] = []
     if plan.choose_rate:
-        held = _held(plan, images)
+        held = _held(plan, sources, dataset)
         jobs = [(arm, CHOOSING_SEED, rate) for arm in arms for rate in plan.rates]
-        found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, device, evaluations=1)
+        found = _train(plan, held, depth, jobs, plan.choosing * plan.epochs, evaluations=1)
         choosing = [
             {"arm": arm.name, "depth": depth, "dataset": dataset, "lr": rate, "held_out_accuracy": _final(history)}
             for (arm, _, rate), history in zip(jobs, found, strict=True)
@@ -234,7 +229,7 @@ def _run_unit(plan: Experiment, images: data.Images, dataset: str, layer: str, d
         jobs = [(arm, seed, best[arm.name]) for arm in arms for seed in range(plan.seeds)]
     else:
         jobs = [(arm, seed, rate) for arm in arms for rate in plan.rates for seed in range(plan.seeds)]
-    histories = _train(plan, images, depth, jobs, plan.epochs, device, evaluations=plan.evaluations)
+    histories = _train(plan, images, depth, jobs, plan.epochs, evaluations=plan.evaluations)
     runs = [
         _as_run(plan, dataset, arm, depth, seed, rate, history)
         for (arm, seed, rate), history in zip(jobs, histories, strict=True)
@@ -247,39 +242,14 @@ def _train(
     plan: Experiment,
     images: data.Images,
     depth: int,
-    jobs: list[tuple[Start, int, float]],
+    jobs: list[Job],
     epochs: float,
-    device: str,
     *,
     evaluations: int,
 ) -> list[History]:
     steps = max(1, round(epochs * (len(images.train_y) // plan.batch)))
-    histories: dict[int, History] = {}
-    # One activation, one beta and one h at a time: the engine trains networks of one shape.
-    shapes: dict[tuple, list[int]] = {}
-    for index, (arm, _, _) in enumerate(jobs):
-        beta = scale_of(arm, depth) if arm.layer == "B" else 0
-        shapes.setdefault((arm.activation, beta, arm.hidden, arm.outer, alone(arm)), []).append(index)
-    together = TOGETHER["cuda" if device.startswith("cuda") else "cpu"]
-    for (*_, one_by_one), indices in shapes.items():
-        for first in range(0, len(indices), together):
-            chunk = indices[first : first + together]
-            arms, seeds, rates = zip(*(jobs[i] for i in chunk), strict=True)
-            shape = depth, plan.width, images.train_x.shape[1], images.classes
-            networks = [network(arm, *shape, seed, device=device) for arm, seed in zip(arms, seeds, strict=True)]
-            for arm, one in zip(arms, networks, strict=True):
-                prepare(arm, one, images.train_x[:SEEN])
-            options: dict[str, Any] = {"steps": steps, "batch": plan.batch, "eval_every": max(1, steps // evaluations)}
-            draws = [seeded(seed) for seed in seeds]
-            if one_by_one:
-                found = [
-                    train(one, images, lr=rate, generator=draw, **options)
-                    for one, rate, draw in zip(networks, rates, draws, strict=True)
-                ]
-            else:
-                found = Ensemble(cast(list[DeepNetwork], networks)).train(images, lr=rates, generators=draws, **options)
-            histories |= zip(chunk, found, strict=True)
-    return [histories[i] for i in range(len(jobs))]
+    every = max(1, steps // evaluations)
+    return trained(Request(images, depth, plan.width, plan.batch, steps, every, jobs))
 
 
 def _as_run(plan, dataset: str, arm: Start, depth: int, seed: int, rate: float, history: History) -> dict:

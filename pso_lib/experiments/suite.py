@@ -1,5 +1,6 @@
 """What one kind of experiment brings. Journal, resuming, writing, validating and the command line are common to all."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ from pso_lib.experiments.schema import Schema
 from pso_lib.finite import finite_or_none
 
 __all__ = ["Suite", "Sources", "Unit", "number"]
+
+
+_LOADING = threading.RLock()
 
 
 class Unit(NamedTuple):
@@ -30,18 +34,23 @@ class Sources:
 
     def __init__(self, root=None, device: str = "cpu"):
         self.root, self.device = root, device
-        self._last: dict[str, tuple[str, Any]] = {}
+        self._last: dict[str, tuple[Any, Any]] = {}
 
     def images(self, name: str) -> data.Images:
         return self._get("images", name, lambda: data.load(name, root=self.root, device=self.device))
 
+    def without(self, name: str, count: int) -> data.Images:
+        """The same, with so many of its training images as the test images."""
+        return self._get("held out", (name, count), lambda: self.images(name).hold_out(count, seed=0))
+
     def text(self, name: str) -> Text:
         return self._get("text", name, lambda: load_text(name, root=self.root, device=self.device))
 
-    def _get(self, sort: str, name: str, make):
-        if self._last.get(sort, (None,))[0] != name:
-            self._last[sort] = (name, make())
-        return self._last[sort][1]
+    def _get(self, sort: str, name, make):
+        with _LOADING:
+            if self._last.get(sort, (None,))[0] != name:
+                self._last[sort] = (name, make())
+            return self._last[sort][1]
 
 
 class Suite:
@@ -50,10 +59,12 @@ class Suite:
     Attributes:
         schema: what its records hold.
         plan: the dataclass of its experiments; with fields ``name`` and ``question``.
+        gathers: whether its units, run side by side on one device, train their networks together; see ``passes``.
     """
 
     schema: Schema
     plan: type
+    gathers = False
 
     def names(self) -> list[str]:
         """Of its experiments."""

@@ -246,7 +246,7 @@ def test_trained_alone_is_trained_the_same(monkeypatch):
     arms = tuple(arm for arm in plan.arms if arm.name in ("he_single", "scaled_residual"))
     plan = replace(plan, arms=arms, depths=(3,), halving=None, choose_rate=False, rates=(1e-3,))
     together = live(plan, device="cpu")
-    monkeypatch.setattr("pso_lib.experiments.depth.alone", lambda arm: True)
+    monkeypatch.setattr("pso_lib.experiments.passes.alone", lambda arm: True)
     for one, other in zip(together, live(plan, device="cpu"), strict=True):
         assert one["arm"] == other["arm"] and one["seed"] == other["seed"]
         assert one["curve"]["loss"] == pytest.approx(other["curve"]["loss"], rel=1e-3)
