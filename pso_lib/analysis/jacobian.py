@@ -26,7 +26,15 @@ from pso_lib.errors import (
 )
 from pso_lib.norms import norm
 
-__all__ = ["jacobian", "cumulative_jacobians", "spectrum_by_depth", "gradient_norms", "kink_margin", "kink_distance"]
+__all__ = [
+    "cumulative_jacobians",
+    "gradient_norms",
+    "jacobian",
+    "judged",
+    "kink_distance",
+    "kink_margin",
+    "spectrum_by_depth",
+]
 
 
 @overload
@@ -78,7 +86,7 @@ def jacobian(
     outputs = _probe(g, x).numel()
     chunk = _chunk(chunk_size, x.shape[1] * outputs)
     J = row_jacobians(g, x, wide=x.shape[1] > outputs, chunk=chunk, create_graph=create_graph)
-    return _judged(J, f, x, on_kink)
+    return judged(J, f, x, on_kink)
 
 
 @overload
@@ -108,7 +116,7 @@ def cumulative_jacobians(
 
     with named_dtypes(network, x):
         G = row_jacobians(states, x, wide=False, chunk=chunk).transpose(0, 1)
-    return _judged(G, network.trunk, x, on_kink)
+    return judged(G, network.trunk, x, on_kink)
 
 
 @overload
@@ -143,10 +151,10 @@ def gradient_norms(network, x: Tensor, y: Tensor, *, on_kink: str = "raise") -> 
         require_labels("y", y, len(x), logits.shape[-1], of="x")
         loss = nn.functional.cross_entropy(logits, y.long(), reduction="sum")  # a sum: rows do not mix
         norms = torch.stack([norm(g) for g in torch.autograd.grad(loss, states)])
-    return _judged(norms, network, x, on_kink)
+    return judged(norms, network, x, on_kink)
 
 
-def _judged(found: Tensor, f, x: Tensor, on_kink: str) -> Tensor | tuple[Tensor, Tensor]:
+def judged(found: Any, f, x: Tensor, on_kink: str) -> Any:
     """What was found, with the mask of the rows on a kink if asked for; or refused for them."""
     if on_kink == "ignore":
         return found

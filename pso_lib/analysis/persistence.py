@@ -6,12 +6,21 @@ The largest strong V exists, and its dimension is the persistent dimension of th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pso_lib.analysis.jacobian import cumulative_jacobians, jacobian
-from pso_lib.errors import checked, require_attributes, require_finite, require_rows, require_same_dtype, require_shape
+from pso_lib.analysis.jacobian import cumulative_jacobians, jacobian, judged
+from pso_lib.errors import (
+    checked,
+    require_attributes,
+    require_choice,
+    require_finite,
+    require_rows,
+    require_same_dtype,
+    require_shape,
+)
 from pso_lib.norms import cosines, norm
 
 __all__ = [
@@ -61,7 +70,8 @@ class GradientBounds:
         lower: |P_U g|, U = G_L V: a bound for every network.
         value: |G_L^T g|, the gradient at the first layer.
         upper: |g|, a bound if no layer stretches.
-        no_layer_stretches: whether every |J_l| <= 1 along the orbit, to the tolerance; (N,), boolean.
+        no_layer_stretches: whether the layers' stretches, max(1, |J_l|) along the orbit, are 1 to the tolerance t all
+            together: their product is at most 1 + t, and so value at most (1 + t) upper; (N,), boolean.
     """
 
     lower: Tensor
@@ -87,7 +97,9 @@ def layer_jacobians(network, x: Tensor) -> Tensor:
 
 
 @checked
-def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -> PersistentSubspace:
+def persistent_subspace(
+    network, x: Tensor, *, tolerance: float | None = None, on_kink: str = "raise"
+) -> PersistentSubspace:
     """The largest V on which the definition holds at one input ``x`` of shape (n,), to a tolerance.
 
     On the V returned, for every l: the singular values of G_l on V lie within 1 +- t, so the first l layers together
@@ -101,16 +113,24 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
         x: what enters the first layer: for data of a network with a lift, ``network.lift(x)``.
         tolerance: above 0 and below 1; None for 1e-8 in float64 and 3e-4 in float32, where weights are orthogonal to
             1e-7 at best and errors grow with depth.
+        on_kink: "raise" refuses a point on a kink to within rounding, where no Jacobian exists; "ignore" takes there
+            what torch takes for one.
 
     Raises:
-        ValueError: ``x`` is not one point, or is not finite; a tolerance finer than the rounding of x's dtype.
+        ValueError: ``x`` is not one point, is not finite, or lies on a kink; a tolerance finer than the rounding of
+            x's dtype.
     """
+    require_choice("on_kink", on_kink, ("raise", "ignore"))
     require_attributes("network", network, "dim", "layers")
     _require_state(network, x)
     require_shape("x", x, network.dim)
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be one input, ({network.dim},).")
-    tolerance = _checked_tolerance(tolerance, x, network.dim)
+    found = _subspace(network, x, _checked_tolerance(tolerance, x, network.dim))
+    return judged(found, _trunk(network), x[None], on_kink)
+
+
+def _subspace(network, x: Tensor, tolerance: float) -> PersistentSubspace:
     n, rounding = network.dim, torch.finfo(x.dtype).eps * network.dim
     identity = torch.eye(n, dtype=x.dtype, device=x.device)
     images, dimensions = [identity], [n]  # G_0 V, …, G_l V for an orthonormal basis V, as columns
@@ -131,40 +151,46 @@ def persistent_subspace(network, x: Tensor, *, tolerance: float | None = None) -
 
 
 @checked
-def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None) -> Tensor:
+def persistent_dimension(network, x: Tensor, *, tolerance: float | None = None, on_kink: str = "raise") -> Any:
     """The persistent dimension at each row of ``x``, (N, n) to (N,), integers.
 
     ``x`` enters the first layer: for data of a network with a lift, ``network.lift(x)``. ``tolerance``, and what it
-    means: see ``persistent_subspace``.
+    means: see ``persistent_subspace``; ``on_kink`` as in ``jacobian``.
     """
+    require_choice("on_kink", on_kink, ("raise", "flag", "ignore"))
     _require_rows(network, x)
-    found = [persistent_subspace(network, point, tolerance=tolerance).dimension for point in x]
-    return torch.tensor(found, device=x.device)
+    tolerance = _checked_tolerance(tolerance, x, network.dim)
+    found = torch.tensor([_subspace(network, point, tolerance).dimension for point in x], device=x.device)
+    return judged(found, _trunk(network), x, on_kink)
 
 
 @checked
-def gradient_bounds(network, x: Tensor, g: Tensor, *, tolerance: float | None = None) -> GradientBounds:
+def gradient_bounds(
+    network, x: Tensor, g: Tensor, *, tolerance: float | None = None, on_kink: str = "raise"
+) -> GradientBounds:
     """The two-sided bound of the gradient at each row: ``x`` (N, n) enters the first layer, ``g`` (N, n) the last.
 
-    With a tolerance t of the subspace, the lower bound holds up to a factor 1 - t. ``tolerance``: see
-    ``persistent_subspace``.
+    With a tolerance t of the subspace, the lower bound holds up to a factor 1 - t, and the upper one, where no layer
+    stretches, up to 1 + t. ``tolerance`` and ``on_kink``: see ``persistent_subspace``.
     """
+    require_choice("on_kink", on_kink, ("raise", "ignore"))
     _require_rows(network, x)
     if g.shape != x.shape:
         raise ValueError(f"g has shape {tuple(g.shape)} and x {tuple(x.shape)}; give one gradient (N, n) per point.")
     require_same_dtype("g", g, "x", x.dtype)
     require_finite("g", g)
+    tolerance = _checked_tolerance(tolerance, x, network.dim)
     J = layer_jacobians(network, x)
     pulled = g
     for layer in reversed(range(len(J))):
         pulled = (pulled.unsqueeze(1) @ J[layer]).squeeze(1)  # rows: g^T J
     lower = []
     for point, gradient in zip(x, g, strict=True):
-        U = persistent_subspace(network, point, tolerance=tolerance).carried[-1]
+        U = _subspace(network, point, tolerance).carried[-1]
         lower.append(norm(gradient @ U) if U.shape[1] else gradient.new_zeros(()))
-    stretch = torch.linalg.matrix_norm(J, 2).amax(0)
-    at_most = 1 + _checked_tolerance(tolerance, x, network.dim)
-    return GradientBounds(torch.stack(lower), norm(pulled), norm(g), stretch <= at_most)
+    stretch = torch.linalg.matrix_norm(J, 2).clamp(min=1).prod(0)
+    bounds = GradientBounds(torch.stack(lower), norm(pulled), norm(g), stretch <= 1 + tolerance)
+    return judged(bounds, _trunk(network), x, on_kink)
 
 
 @checked
@@ -194,6 +220,11 @@ def coherence(network, x: Tensor) -> Tensor:
     G = cumulative_jacobians(network, x, on_kink="ignore").flatten(2)  # (L, N, n n)
     i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
     return cosines(G)[:, i, j].mean(1)
+
+
+def _trunk(network) -> nn.Module:
+    """The layers one after the other, whose kinks are looked for."""
+    return nn.Sequential(*network.layers)
 
 
 def _checked_tolerance(tolerance: float | None, x: Tensor, n: int) -> float:

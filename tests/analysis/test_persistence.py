@@ -237,6 +237,38 @@ def test_every_layer_isometric_somewhere_and_nothing_persists():
     assert persistent_subspace(DeepNetwork([first, second]), x).dimension == 0
 
 
+@pytest.mark.parametrize("gain, stretches", [(1.2, True), (1.02, False)])
+def test_stretches_compound_over_the_layers(gain, stretches):
+    """Ten layers of |J| = gain: 6.2 together, or 1.22, which a tolerance of 0.3 allows."""
+    network = deep_network(10, 4, outer="free", generator=seeded(), dtype=torch.float64)
+    for layer in network.layers:
+        layer.set_weights(A=torch.eye(4), B=gain * torch.eye(4))
+    x, g = torch.ones(1, 4, dtype=torch.float64), torch.randn(1, 4, generator=seeded(1), dtype=torch.float64)
+    bounds = gradient_bounds(network, x, g, tolerance=0.3)
+    assert bounds.no_layer_stretches.item() != stretches
+    assert bounds.value.item() == pytest.approx(gain**10 * g.norm().item())
+    assert (bounds.value <= 1.3 * bounds.upper).item() != stretches
+
+
+def test_a_point_on_a_kink_has_no_persistent_subspace():
+    """Two folds of the plane, at (1, 0): on the crease of the first unit; and beside it."""
+    network = deep_network(2, 2, layer="fold", generator=seeded(), dtype=torch.float64)
+    for layer in network.layers:
+        layer.set_weights(A=torch.tensor([[0.0, 1], [1, 0]]) * layer.A.detach().norm(dim=1).max())
+    x = torch.tensor([[1.0, 0], [1, 0.5]], dtype=torch.float64)
+    for call in (
+        persistent_dimension,
+        lambda *a: persistent_subspace(a[0], a[1][0]),
+        lambda n, x: gradient_bounds(n, x, x),
+    ):
+        with pytest.raises(ValueError, match=r"1 of \d inputs lie on a kink"):
+            call(network, x)
+    found, mask = persistent_dimension(network, x, on_kink="flag")
+    assert mask.tolist() == [True, False] and found[1] == 2
+    assert persistent_subspace(network, x[0], on_kink="ignore").dimension == found[0]
+    assert persistent_subspace(network, x[1]).dimension == 2
+
+
 # Between inputs
 
 
