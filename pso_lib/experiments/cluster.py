@@ -13,7 +13,7 @@ writes. A job script for SLURM, four workers with a GPU each::
     export OMP_NUM_THREADS=4 PSO_DATA=/path/all/nodes/see
     where=$PWD/scheduler.$SLURM_JOB_ID.json
     dask scheduler --port 0 --no-dashboard --scheduler-file $where &
-    srun dask worker --nthreads 1 --no-dashboard --scheduler-file $where &
+    srun dask worker --nthreads 1 --memory-limit 0 --no-dashboard --scheduler-file $where &
     python -m pso_lib.experiments run depth --scale full --device cuda --scheduler $where
 
 When the time is up, submit it again: the run goes on where it was. Where jobs may be many and short, dask-jobqueue
@@ -30,34 +30,38 @@ submits them, here and on PBS, LSF and others, and workers may come and go::
 
 On one machine with several GPUs, ``dask cuda worker`` of dask-cuda starts a worker for each.
 
-Every worker is of one thread (``--nthreads 1``; OMP_NUM_THREADS is how many cores a unit uses) and has the versions of
-Python, torch and pso_lib that the run has. It loads data itself and keeps the last set: put PSO_DATA where all see it,
-and load a set once where there is a network. A unit whose worker dies is run again on another; one that raises ends the
-run. What is finished is in the journal in any case, and the same command goes on there. After Ctrl-C a scheduler's
-workers, unlike those of ``--workers``, finish the units that they have begun, to no avail.
+Every worker is of one thread (``--nthreads 1``; OMP_NUM_THREADS is how many cores a unit uses), of any memory
+(``--memory-limit 0``; Dask's own limit is a core's share), and of the run's versions of Python, torch and pso_lib. It
+loads data itself and keeps the last set: put PSO_DATA where all see it, and load a set once where there is a network.
+A unit whose worker dies is run again on another; one that raises ends the run. What is finished is in the journal in
+any case, and the same command goes on there. After Ctrl-C a scheduler's workers, unlike those of ``--workers``,
+finish the units that they have begun, to no avail.
 
 In a script, ``run(…, workers=4)`` belongs under ``if __name__ == "__main__":``, as each worker imports the script.
 """
 
+import hashlib
 import logging
 import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from functools import cache, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import pso_lib
 from pso_lib.errors import require_positive_int
-from pso_lib.experiments import record, runner
+from pso_lib.experiments import runner
 from pso_lib.experiments.suite import Sources, Unit
 
 __all__ = ["ClusterError", "found"]
 
 # Ctrl-C in a terminal reaches all its processes: the run ends its workers itself, who would only complain.
 DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+KEPT = "What is finished is kept, and the same command goes on there."
 
 
 class ClusterError(RuntimeError):
@@ -109,12 +113,14 @@ def found(
     with ExitStack() as stack:
         client = stack.enter_context(_client(stack, workers, scheduler))
         where = client.scheduler.address
-        if not client.nthreads():
+        if not _asked(client.nthreads, where):
             progress(f"{where} has no workers yet; waiting for the first")
         done = as_completed(loop=client.loop)
         while waiting or running:
             ready = {unit.key: unit for unit in waiting if all(key in parts for key in needs[unit.key])}
             waiting = [unit for unit in waiting if unit.key not in ready]
+            if client.status == "closed":
+                raise _lost(where)
             for key, unit in ready.items():
                 before = {one: parts[one] for one in needs[key]}
                 future = client.submit(_on_worker, setting, work, unit, before, priority=rank[key], pure=False)
@@ -124,7 +130,7 @@ def found(
             for future in done.next_batch():
                 unit = running.pop(future)
                 if future.status == "finished":
-                    yield unit, future.result()
+                    yield unit, _asked(future.result, where)
                 else:
                     failed = failed or (unit, future)  # raised when what was finished by then is kept
             if failed:
@@ -154,17 +160,29 @@ def _client(stack: ExitStack, workers: int | None, scheduler):
         ) from None
 
 
+def _asked(question: Callable[[], Any], where: str):
+    """The answer to what only the scheduler knows."""
+    try:
+        return question()
+    except (OSError, CancelledError):
+        raise _lost(where) from None
+
+
+def _lost(where: str) -> ClusterError:
+    return ClusterError(f"the scheduler {where} is gone, or has dropped what it was given. {KEPT}")
+
+
 def _fail(unit: Unit, future, where: str):
     """Raise what has become of a unit."""
     from distributed.scheduler import KilledWorker
 
-    kept = "What is finished is kept, and the same command goes on there."
     if future.status != "error":  # cancelled, or lost
-        raise ClusterError(f"the scheduler {where} is gone, or has dropped what it was given. {kept}")
+        raise _lost(where)
     error = future.exception()
     if isinstance(error, KilledWorker):
         raise ClusterError(
-            f"workers died of {unit.key} time and again; look for the reason in their logs: often it is memory. {kept}"
+            f"workers died of {unit.key} time and again; their logs may say why. Often it is memory: give them more, "
+            f"and start them with --memory-limit 0. {KEPT}"
         )
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pso_lib"):
         raise ClusterError(
@@ -175,11 +193,14 @@ def _fail(unit: Unit, future, where: str):
 
 def _same() -> dict[str, str]:
     """What must be the same on all machines for their results to be one result."""
+    source = hashlib.sha256()  # a version says too little of a checkout, and a commit changes with any page
+    package = Path(__file__).parents[1]
+    for file in sorted(package.rglob("*.py")):
+        source.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": torch.__version__,
-        "pso_lib": pso_lib.__version__,
-        "pso_lib at commit": runner._commit(record.CHECKOUT),
+        "pso_lib": f"{import_module('pso_lib').__version__} of source {source.hexdigest()[:8]}",
     }
 
 

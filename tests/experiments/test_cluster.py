@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 
 from pso_lib.experiments import ClusterError, experiment, record, run, runner
 from pso_lib.experiments import cluster as cluster_module
@@ -86,11 +86,32 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def same():
+    """What workers are compared with: who edits the library while this is tested is not refused."""
+    return cluster_module._same()
+
+
+@pytest.fixture(autouse=True)
+def begun(same, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_same", lambda: same)
+
+
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A scheduler with two workers."""
     file = tmp_path_factory.mktemp("dask") / "scheduler.json"
     first = scheduler(file)
-    options = ("--nworkers", "2", "--nthreads", "1", "--no-dashboard", "--local-directory", str(file.parent))
+    options = (
+        "--nworkers",
+        "2",
+        "--nthreads",
+        "1",
+        "--memory-limit",
+        "0",
+        "--no-dashboard",
+        "--local-directory",
+        str(file.parent),
+    )
     second = start("distributed.cli.dask_worker", *options, "--scheduler-file", str(file))
     yield Cluster(file, first)
     end(second)
@@ -125,7 +146,7 @@ def test_the_result_is_that_of_one_process_though_a_worker_dies(make, serial, cl
 
 
 def test_ctrl_c_keeps_the_journal_and_leaves_no_process(tmp_path):
-    command = "-W ignore -m pso_lib.experiments run depth_tuned --scale smoke --workers 2 --out".split()
+    command = "-W ignore -m pso_lib.experiments run depth_tuned --scale smoke --workers 1 --out".split()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, *command, tmp_path], cwd=ROOT, start_new_session=True, **pipes)
     assert "% done" in process.stdout.readline()
@@ -160,11 +181,22 @@ def test_a_unit_that_raises_ends_the_run_and_finished_units_are_kept(cluster, tm
     assert record.units_done("depth_tuned", "smoke", tmp_path) >= 1
 
 
-def test_a_worker_of_another_version_is_refused(cluster, tmp_path, monkeypatch):
-    real = cluster_module._same()
-    monkeypatch.setattr(cluster_module, "_same", lambda: real | {"torch": "1.0"})
-    with pytest.raises(ClusterError, match=f"has torch {torch.__version__.split('+')[0]}.*, the run has 1.0. Use one"):
+@pytest.mark.parametrize("what", ["Python", "torch", "pso_lib"])
+def test_a_worker_of_another_version_is_refused(what, same, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_same", lambda: same | {what: "0.0"})
+    with pytest.raises(ClusterError, match=f"has {what} {re.escape(same[what])}, the run has 0.0. Use one"):
         run(staged(), "smoke", folder=tmp_path, scheduler=cluster.file, progress=quiet)
+
+
+def test_one_letter_of_the_source_is_another_version(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr(cluster_module, "__file__", str(tmp_path / "experiments" / "cluster.py"))
+    found = set()
+    for name, text in (("a.py", "x = 1\n"), ("a.py", "x = 2\n"), ("notes.md", "a page\n"), ("b.py", "")):
+        (tmp_path / name).write_text(text)
+        found.add(cluster_module._same()["pso_lib"])
+    assert len(found) == 3
 
 
 def test_a_device_that_a_worker_does_not_have(cluster, tmp_path):
