@@ -47,7 +47,7 @@ class Smoothed:
         k: how many leading singular values it is about; 0 for a zero weight, which is left alone.
         before, after: the singular values that were computed, largest first; after ``method``.
         stable_rank_before, stable_rank_after: of the whole weight; NaN where it was not computed: under "shrink", which
-            keeps it and needs no spectrum, and for a zero weight.
+            keeps it and needs no spectrum, and for a weight that is zero, or is so afterwards to within rounding.
         changed: whether the weight is another one now.
     """
 
@@ -179,10 +179,12 @@ def plan_smoothing(
     update = (U[:, :touched], d[:touched] * scale, Vh[:touched]) if touched else None
     # what a randomised SVD did not compute; as a residual, for a difference of squares would be rounding
     rest = (M / scale - (U * s) @ Vh).norm() if len(s) < rank else 0.0
-    after = (new / new[0]).square().sum() + (rest / new[0]) ** 2
+    after = ((new / new[0]).square().sum() + (rest / new[0]) ** 2).item()
+    if new[0] <= max(M.shape) * torch.finfo(M.dtype).eps * s[0]:  # "published" of rank 1: what is left is rounding
+        after = math.nan
     factor = factor if method == "published" else 1.0
     before, later = ((values * scale).to(M.dtype) for values in (s, new * factor))
-    return Smoothed(count, before, later, total.item(), after.item(), factor, update)
+    return Smoothed(count, before, later, total.item(), after, factor, update)
 
 
 def require_factor(factor: float) -> None:

@@ -78,6 +78,19 @@ def test_the_last_of_the_leading_values_is_never_tiny(s):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_what_is_cut_down_to_rounding_has_no_stable_rank(dtype, scale):
+    """The published code sets the largest of 6 singular values to the next: of rank 1 nothing is left."""
+    g = seeded(0)
+    u, v = (torch.randn(size, generator=g, dtype=torch.float64) for size in (6, 9))
+    W = (scale * torch.outer(u, v)).to(dtype)
+    size = W.abs().max()
+    found = smooth_(W, "published", factor=1.0)
+    assert found.stable_rank_before == pytest.approx(1) and math.isnan(found.stable_rank_after)
+    assert W.abs().max() <= 100 * torch.finfo(dtype).eps * size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40)])
 def test_singular_vectors_and_the_rest_stay(method, shape, dtype):
