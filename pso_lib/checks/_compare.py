@@ -154,12 +154,19 @@ def _attempt(mistaken: Callable, case: tuple) -> Tensor:
 
 
 def _same(value: Tensor, target: Tensor, tol: float) -> bool:
-    if value.shape != target.shape:
-        return False
-    if not value.numel():
-        return True
-    scale = float(target.abs().amax()) or 1.0
-    return bool(((value - target).abs() <= tol * scale).all()) or torch.equal(value, target)
+    return value.shape == target.shape and not bool(_off(value, target, tol).any())
+
+
+def _off(value: Tensor, target: Tensor, tol: float) -> Tensor:
+    """Where they differ. What is not finite must be met exactly: nothing is near infinity."""
+    near = (value - target).abs() <= tol * _scale(target)
+    return ~(near & target.isfinite() | (value == target))
+
+
+def _scale(target: Tensor) -> float:
+    """The largest magnitude among the finite numbers; 1 where there is none but zeros."""
+    finite = target[target.isfinite()].abs()
+    return (float(finite.amax()) if finite.numel() else 0.0) or 1.0
 
 
 _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -180,8 +187,10 @@ _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def _difference(value: Tensor, target: Tensor, tol: float) -> str:
     """How a wrong value of the right shape differs, as a student can use it."""
-    if not value.isfinite().all():
-        return f"has {int((~value.isfinite()).sum())} entries that are no finite number."
+    if (value.isfinite() & ~target.isfinite()).any():
+        return "is finite, where the right value is not."
+    if wild := int((~value.isfinite() & target.isfinite()).sum()):
+        return f"has {wild} entries that are no finite number."
     if _same(value, target, ROUNDED):
         return f"is right to two or three digits; give it to a relative accuracy of {tol:.0e}."
     for form, changed in _FORMS.items():
@@ -189,10 +198,9 @@ def _difference(value: Tensor, target: Tensor, tol: float) -> str:
             return f"{form}."
     if value.ndim == 1 and _same(value.sort().values, target.sort().values, tol):
         return "has the right numbers in another order."
-    scale = float(target.abs().amax()) or 1.0
     if value.numel() == 1:
-        return f"is off by {100 * abs(float(value - target)) / scale:.2g} % of the right value."
-    off = (value - target).abs() > tol * scale
+        return f"is off by {100 * abs(float(value - target)) / _scale(target):.2g} % of the right value."
+    off = _off(value, target, tol)
     place = tuple(off.nonzero()[0].tolist())
     where = place[0] if len(place) == 1 else place
     count = f"{int(off.sum())} of {off.numel()}"

@@ -197,6 +197,18 @@ def test_tolerance_is_relative_to_the_right_value():
     require_close([0, 0], [0, 0])
 
 
+def test_nothing_is_near_infinity():
+    require_close(float("inf"), float("inf"))
+    require_close([1.0, float("inf")], [1.0, float("inf")])
+    for answer in (1e300, float("-inf"), float("nan")):
+        with pytest.raises(Wrong):
+            require_close(answer, float("inf"))
+    with pytest.raises(Wrong, match="finite, where the right value is not"):
+        require_close([1.0, 2.0], [1.0, float("inf")])
+    with pytest.raises(Wrong, match="differs in 1 of 2"):
+        require_close([2.0, float("inf")], [1.0, float("inf")])
+
+
 def test_sympy_answers_are_compared_as_mathematics():
     x = sp.symbols("x")
     require_close((x + 1) ** 2, sp.expand((x + 1) ** 2))
