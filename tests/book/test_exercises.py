@@ -58,7 +58,7 @@ class Exercise:
 def exercises(chapter) -> dict[str, Exercise]:
     """Those of a chapter by label, in order."""
     found: dict[str, Exercise] = {}
-    place = None
+    label = place = None
     for cell in book.read(chapter).cells:
         if cell.cell_type == "code":
             if place:
@@ -112,6 +112,7 @@ def test_an_exercise_stands_by_itself(chapter, label):
     head = FIRST_LINE.match(one.text)
     assert head, f"the box starts with stars and minutes, such as ★★ · 15 minutes., not {one.text[:40]!r}"
     assert f'check("{one.name}"' in one.text, "the box names its check"
+    assert one.name in known(book.name_of(chapter))
     assert _registry[one.name].points == len(head["stars"]), "the points are the stars"
     assert 1 <= len(one.hints) <= 3 and one.hints == [f"Hint {i}" for i in range(1, len(one.hints) + 1)]
     assert all(len(line) <= 80 for cell in one.starter for line in cell.splitlines())
