@@ -2,6 +2,9 @@
 
 What a unit is, and how it is run, is the business of the experiment's kind; where it is run, here or on the workers of
 a ``cluster``, changes nothing else.
+
+What is unfinished at full scale may be committed: ``results/NAME.full.journal.jsonl`` goes on on another machine and
+under a later commit, as long as the configuration is the same. The record then lists its sittings.
 """
 
 import contextlib
