@@ -6,6 +6,7 @@ a bare function, or a max-pooling, is not seen.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ def _offsets_and_slopes(f, x: Tensor) -> tuple[Tensor, Tensor]:
     return _by_rows(measure, f, x)
 
 
-def _by_rows(measure, f, x: Tensor, chunk_size: int | None = None, size: float = 4) -> tuple[Tensor, ...]:
+def _by_rows(measure, f, x: Tensor, chunk_size: int | None = None, size: float = 4) -> Any:
     """What is measured of so many rows at once that ``size`` numbers a unit keep a chunk small."""
     with _offsets_of(f, x) as offsets:
         units = len(offsets(x[0].clone())[0])
@@ -199,7 +200,8 @@ def _offsets_of(f, x: Tensor, shaken: bool = False):
 def _recorded_offsets(f, shaken: bool = False) -> Iterator[list[Tensor]]:
     """Collect z - kink of every piecewise-affine activation that f calls, while the context is open."""
     module = module_of(f)
-    record, handles = [], []
+    record: list[Tensor] = []
+    handles = []
 
     def shake(part, args):
         return (_shaken(args[0], len(record)), *args[1:]) if args and isinstance(args[0], Tensor) else None

@@ -176,7 +176,7 @@ def _cut(state, units, parts, exact: bool):
     while waiting:
         corners, start = waiting.pop()
         sides = np.array([corner.sides for corner in corners])
-        above, below = (sides > 0).any(0), (sides < 0).any(0)
+        above, below = np.asarray((sides > 0).any(0)), np.asarray((sides < 0).any(0))
         crossed = np.flatnonzero((above & below)[start:])
         if len(crossed):
             hinge = start + int(crossed[0])
