@@ -812,7 +812,7 @@ LEFT_OUT = {
     ),
     "parts of a network": ("Attention Block MLP ConvBlock SigmaReparam"),
     "steps inside a function that has checked": (
-        "lies_on_kink lacks_vmap module_of named_dtypes of_points plain_attention plain_kernels row_jacobians "
+        "lies_on_kink judged lacks_vmap module_of named_dtypes of_points plain_attention plain_kernels row_jacobians "
         "uncompiled finite_or_none fused hits image_workload evaluating modes_kept building gains as_matrix "
         "nearest_kink_offset top_singular_value careful_norm dense norm_on_device Adam Buffers Group rule "
         "bar views facet_cells activation_hinges affine_on layer_conditions pattern_of facets exact_number "
