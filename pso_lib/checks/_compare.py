@@ -123,6 +123,8 @@ def require_function(
             _same(value, _attempt(mistaken, case), max(tol, ROUNDED)) for value, case in zip(found, cases, strict=True)
         ):
             wrong(explanation)
+    if _alike(found) and not _alike(right):
+        wrong(f"{what} returns the same in {len(cases)} cases that differ; it must use its arguments.")
     at = next(i for i, (value, target) in enumerate(pairs) if not _same(value, target, tol))
     place = f"{what}, given {_shown(cases[at])}," if len(cases) > 1 else what
     if found[at].shape != right[at].shape:
@@ -130,6 +132,10 @@ def require_function(
     right_ones = sum(_same(value, target, tol) for value, target in pairs)
     also = f" (It is right on {right_ones} of {len(cases)} cases.)" if right_ones else ""
     wrong(f"{place} returns {_shown((found[at],))}, which {_difference(found[at], right[at], tol)}{also}")
+
+
+def _alike(values: list[Tensor]) -> bool:
+    return len(values) > 1 and all(torch.equal(value, values[0]) for value in values)
 
 
 def call(function: Callable, *arguments: Any, what: str = "your function") -> Any:

@@ -171,6 +171,11 @@ def test_truth_is_computed_before_the_answer_is_called():
     assert call(lambda x: x + 1, torch.zeros(2)).tolist() == [1, 1]
 
 
+def test_a_constant_is_told_to_use_its_arguments():
+    with pytest.raises(Wrong, match="same in 2 cases"):
+        require_function(lambda x: 3, lambda x: x, [(1.0,), (2.0,)])
+
+
 @pytest.mark.parametrize(
     "change, part",
     [
