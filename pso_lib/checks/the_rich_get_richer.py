@@ -1,108 +1,130 @@
 """Checks of the chapter on how the singular values of weights grow during training."""
 
+import math
+import tracemalloc
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pso_lib.analysis.singularity import stable_jacobian_energy, token_similarity
-from pso_lib.analysis.spectrum import stable_rank
-from pso_lib.checks._compare import require_shape
+from pso_lib.checks._compare import call, require_function
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, seeded
 
 
-@exercise("the-rich-get-richer/blow-up-time")
-def _blow_up(time) -> str:
-    """``time(N, start, drive)``: when sigma' = N drive sigma^(2 - 2/N) from ``start`` reaches infinity, N >= 3."""
-    cases = [(3, 0.1, 1.0), (3, 0.1, 2.5), (4, 0.3, 0.5), (6, 0.05, 1.0)]
-    answers = [require_shape(float(time(*case)), (), "the time").item() for case in cases]
-
-    def matches(formula) -> bool:
-        right = [formula(*case) for case in cases]
-        return all(abs(a - b) <= 1e-6 * (1 + abs(b)) for a, b in zip(answers, right, strict=True))
-
-    def correct(N, start, drive) -> float:
-        return start ** (2 / N - 1) / (drive * (N - 2))
-
-    if matches(correct):
-        return "finite for every N of at least 3, and shorter for a richer start"
-    mistakes = {
-        "you left out the factor N of the law: all N layers push.": lambda N, s, c: N * correct(N, s, c),
-        "the drive is missing: twice the drive takes half the time.": lambda N, s, c: c * correct(N, s, c),
-        "this is the time to reach 1; asked is the time to reach infinity.": lambda N, s, c: (
-            correct(N, s, c) - 1 / (c * (N - 2))
-        ),
-        "this is right for N = 3 alone; integrate with the exponent 2 - 2/N.": lambda N, s, c: s ** (-1 / 3) / c,
-        "the sign is turned round: infinity lies ahead.": lambda N, s, c: -correct(N, s, c),
-        "the start enters with the inverse power: a richer start blows up sooner.": lambda N, s, c: (
-            s ** (1 - 2 / N) / (c * (N - 2))
-        ),
-    }
-    for explanation, formula in mistakes.items():
-        if matches(formula):
-            wrong(explanation)
-    wrong(f"for N = 3, start 0.1, drive 1 the time is {correct(*cases[0]):.4g}, not {answers[0]:.4g}.")
+def _time_to_ratio(N: int, rich: float, poor: float, ratio: float, drive: float) -> float:
+    p = 1 - 2 / N  # sigma^-p falls at the constant speed (N - 2) drive
+    w = ratio**-p
+    return (rich**-p - w * poor**-p) / ((1 - w) * (N - 2) * drive)
 
 
-@exercise("the-rich-get-richer/spike-strength")
+@exercise("the-rich-get-richer/time-to-ratio", points=2)
+def _ratio(time_to_ratio) -> str:
+    """``time_to_ratio(N, rich, poor, ratio, drive)``: when the larger is ``ratio`` times the smaller, N >= 3."""
+    right = _time_to_ratio
+    require_function(
+        time_to_ratio,
+        right,
+        [(3, 0.4, 0.2, 5.0, 1.0), (4, 0.3, 0.1, 10.0, 0.5), (6, 0.05, 0.04, 2.0, 2.5), (3, 0.1, 0.01, 11.0, 0.7)],
+        {
+            "this is when the larger is infinite; its ratio to the smaller is `ratio` before that.": (
+                lambda N, a, b, q, c: a ** (2 / N - 1) / ((N - 2) * c)
+            ),
+            "you left out the factor N of the law: all N layers push.": lambda N, *rest: N * right(N, *rest),
+            "the drive is missing: twice the drive takes half the time.": lambda N, a, b, q, c: right(N, a, b, q, 1.0),
+            "this is right for N = 3 alone; the exponent is 2 - 2/N.": lambda N, *rest: right(3, *rest),
+            "you count the ratio from that of the start; asked is the ratio itself.": (
+                lambda N, a, b, q, c: right(N, a, b, q * a / b, c)
+            ),
+            "this is when the larger is `ratio` times its own start; the smaller one grows as well.": (
+                lambda N, a, b, q, c: (1 - q ** (2 / N - 1)) * a ** (2 / N - 1) / ((N - 2) * c)
+            ),
+            "you keep the relative speeds of the start; both values speed up on the way.": (
+                lambda N, a, b, q, c: math.log(q * b / a) / (N * c * (a ** (1 - 2 / N) - b ** (1 - 2 / N)))
+            ),
+        },
+        what="the time",
+    )
+    return "sigma^(2/N - 1) falls in a straight line, for both alike; the ratio is infinite when the first arrives at 0"
+
+
+@exercise("the-rich-get-richer/spike-strength", points=1)
 def _spike(strength) -> str:
-    """``strength(n)``: the least theta at which the stable rank of Q + theta u v^T is 2, with Q v = u."""
-    for n in (16, 64, 101):
-        theta = require_shape(float(strength(n)), (), "the strength").item()
-        right = (n - 1) ** 0.5 - 1
-        if abs(theta - right) <= 1e-6 * n:
-            continue
-        if abs(theta - (n - 1) ** 0.5) <= 1e-6 * n:
-            wrong("this is the singular value that is needed; Q brings 1 of it already.")
-        if abs(theta - (n**0.5 - 1)) <= 1e-6 * n:
-            wrong("n singular values of 1 and one more: but the spike replaces one of the n, so n - 1 are left.")
-        if abs(theta - (n - 2)) <= 1e-6 * n or abs(theta - (n - 1)) <= 1e-6 * n:
-            wrong("the stable rank is made of squares; take a root.")
-        if abs(theta - ((n / 2) ** 0.5 - 1)) <= 1e-6 * n:
-            wrong("the spike counts in the sum above the fraction line too.")
-        if theta > 0:
-            spiked = torch.eye(n, dtype=torch.float64)
-            spiked[0, 0] += theta
-            wrong(f"for n = {n} your {theta:.4g} gives a stable rank of {stable_rank(spiked):.4g}, not 2.")
-        wrong(f"for n = {n} the strength is {theta:.4g}; a spike that sharpens is positive.")
-    return "about the root of n: one rank-one term against n equal values"
+    """``strength(n, k, rank)``: the theta at which Q + theta sum_(i <= k) u_i v_i^T, Q v_i = u_i, has this rank."""
+    require_function(
+        strength,
+        lambda n, k, rank: ((n - k) / (rank - k)) ** 0.5 - 1,
+        [(64, 1, 2.0), (16, 3, 5.0), (101, 10, 11.5)],
+        {
+            "this is the singular value that is needed; Q brings 1 of it already.": (
+                lambda n, k, rank: ((n - k) / (rank - k)) ** 0.5
+            ),
+            "the spikes replace k of the n values 1, so that n - k are left.": (
+                lambda n, k, rank: (n / (rank - k)) ** 0.5 - 1
+            ),
+            "the stable rank is made of squares; take a root.": lambda n, k, rank: (n - k) / (rank - k) - 1,
+            "the spikes count in the sum above the fraction line too: each of them gives 1.": (
+                lambda n, k, rank: ((n - k) / rank) ** 0.5 - 1
+            ),
+            "you count one spike; there are k.": lambda n, k, rank: ((n - 1) / (rank - 1)) ** 0.5 - 1,
+        },
+        what="the strength",
+    )
+    return "k directions and about the root of n / (rank - k): sharpening is cheap"
 
 
-@exercise("the-rich-get-richer/energy-by-hand")
-def _energy(energy) -> str:
-    """``energy(W, G)``: the SJE with k = floor(SR), over all pairs and over |G|^2: two numbers."""
-    W, G = gaussian(7, 5, 1.0, seeded(0)), gaussian(7, 5, 1.0, seeded(1))
-    answer = energy(W, G)
-    if not isinstance(answer, torch.Tensor):
-        answer = torch.tensor([float(value) for value in answer])
-    answer = require_shape(answer, (2,), "the pair of energies")
+def _sharpening(W: Tensor, G: Tensor) -> Tensor:
+    U, s, Vh = torch.linalg.svd(W)
+    return 2 * (W.square().sum() * (U[:, 0] @ G @ Vh[0]) / s[0] ** 3 - (W * G).sum() / s[0] ** 2)
 
-    def close(*pair) -> bool:
-        return torch.allclose(answer, torch.stack([torch.as_tensor(p, device="cpu").double() for p in pair]), atol=1e-6)
 
-    def right(k="floor"):
-        return [stable_jacobian_energy(W, G, k=k, denominator=d) for d in ("pairs", "gradient")]
+def _rank(W: Tensor) -> Tensor:
+    s = torch.linalg.svdvals(W)
+    return s.square().sum() / s[0] ** 2
 
-    if close(*right()):
-        return "the second is never larger: it also counts what only turns the singular vectors"
-    if close(*right()[::-1]):
-        wrong("the two are swapped: first over all pairs, then over the whole gradient.")
-    if close(*right("ceil")):
-        wrong("you round the stable rank up; asked is the floor.")
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
-    inner, k = ((U.mT @ G) * Vh).sum(1), int(stable_rank(W))
-    if close(inner[:k].abs().sum() / inner.abs().sum(), inner[:k].abs().sum() / G.norm()):
-        wrong("square each inner product: an energy is a sum of squares.")
-    if close(inner[:k].square().sum() / inner.square().sum(), inner[:k].square().sum() / G.norm()):
-        wrong("the second denominator is the squared norm of G.")
-    if close(*(right(k=1))):
-        wrong("you look at the first pair alone; take floor(SR) pairs.")
-    spread = (U.mT @ G @ Vh.mT).square()
-    if close(spread[:k, :k].sum() / spread.sum(), spread[:k, :k].sum() / G.square().sum()):
-        wrong("you count u_i^T G v_j with i different from j too; only the pairs i = j belong to the energy.")
-    weighted = (s * inner).square()
-    if close(weighted[:k].sum() / weighted.sum(), weighted[:k].sum() / G.square().sum()):
-        wrong("you weight the pairs by the singular values; they only choose which pairs lead.")
-    wrong(f"expected {right()[0]:.4f} and {right()[1]:.4f}, got {answer[0]:.4f} and {answer[1]:.4f}.")
+
+@exercise("the-rich-get-richer/does-it-sharpen", points=3)
+def _sharpen(sharpening) -> str:
+    """``sharpening(W, G)``: the derivative of the stable rank of W - eta G by eta, at eta = 0."""
+    cases = [
+        (gaussian(*shape, 1.0, seeded(i)), gaussian(*shape, 1.0, seeded(9 + i))) for i, shape in enumerate(_SHAPES)
+    ]
+    right = _sharpening
+    require_function(
+        sharpening,
+        right,
+        cases,
+        {
+            "this is the derivative along + G; a step of gradient descent subtracts it.": lambda W, G: -right(W, G),
+            "you let the norm change, but not the largest singular value.": (
+                lambda W, G: -2 * (W * G).sum() / _top(W) ** 2
+            ),
+            "you let the largest singular value change, but not the norm.": (
+                lambda W, G: right(W, G) + 2 * (W * G).sum() / _top(W) ** 2
+            ),
+            "the derivative of a square has a factor 2.": lambda W, G: right(W, G) / 2,
+            "this is the change relative to the stable rank; asked is the derivative itself.": (
+                lambda W, G: right(W, G) / _rank(W)
+            ),
+            "this is the change over a whole step of size 1; asked is the derivative at 0.": (
+                lambda W, G: _rank(W - G) - _rank(W)
+            ),
+            "the largest singular value enters squared: its derivative comes with 2 / sigma_1.": (
+                lambda W, G: (right(W, G) - 2 * (W * G).sum() / _top(W) ** 2) / 2
+            ),
+        },
+        tol=1e-5,
+        what="the derivative",
+    )
+    return "only <W, G> and u_1^T G v_1 enter: a step sharpens when it feeds the first value more than its share"
+
+
+_SHAPES = ((6, 4), (5, 5), (4, 7))
+
+
+def _top(W: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(W, 2)
 
 
 class _Watch(TorchFunctionMode):
@@ -121,33 +143,56 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-@exercise("the-rich-get-richer/similarity-in-linear-time")
-def _similarity(similarity) -> str:
-    """``similarity(h)``: the mean cosine over all pairs of different rows of h (T, d), without a T x T matrix."""
-    T, d = 300, 8
-    h = gaussian(T, d, 1.0, seeded(0)) + 0.5
-    with _Watch() as watch:
-        answer = similarity(h)
-    answer = require_shape(answer, (), "the similarity").item()
+def _so_far(h: Tensor, mean: Callable | None = None) -> Tensor:
+    """Over the first t rows, t = 2, 3, …: ``mean`` of the sum of all cosines, also of a row with itself, and of t."""
     unit = h / h.norm(dim=1, keepdim=True)
-    total = unit.sum(0).square().sum().item()
-    right = token_similarity(h).item()
-    if abs(answer - right) > 1e-9:
-        plain, centred = h.sum(0).square().sum().item(), (total - T) / T**2
-        mistakes = {
-            "each token is also paired with itself in your mean; take those T pairs out.": total / T**2,
-            "you took out the T pairs of a token with itself, but still divide by T^2.": centred,
-            "the rows are not normalised: this is an inner product, not a cosine.": (plain - h.square().sum().item())
-            / (T * (T - 1)),
-            "you are off by a factor of 2: T (T - 1) / 2 pairs, each twice in the squared sum.": 2 * right,
-            "this is one half of it: each pair stands twice in the squared sum and twice in T (T - 1).": right / 2,
-        }
-        for explanation, value in mistakes.items():
-            if abs(answer - value) <= 1e-9:
-                wrong(explanation)
-        wrong(f"the mean cosine is {right:.6f}, not {answer:.6f}.")
-    if watch.largest >= T * T:
-        wrong(f"right, but it builds a tensor of {watch.largest:,} numbers for {T} tokens: quadratic. Sum first.")
+    gram, mean = unit @ unit.T, mean or (lambda total, t: (total - t) / (t * (t - 1)))
+    return torch.stack([mean(gram[:t, :t].sum(), t) for t in range(2, len(h) + 1)])
+
+
+@exercise("the-rich-get-richer/similarity-so-far", points=2)
+def _similarity(similarity_so_far) -> str:
+    """``similarity_so_far(h)``: of the first 2, 3, … T rows of h (T, d) the mean cosine over pairs, in linear time."""
+    h = gaussian(300, 8, 1.0, seeded(0)) + 0.5
+    unit, plain = h / h.norm(dim=1, keepdim=True), h @ h.T
+    require_function(
+        similarity_so_far,
+        _so_far,
+        [(h,)],
+        {
+            "each row is also paired with itself in your mean; take those t pairs out.": (
+                lambda h: _so_far(h, lambda total, t: total / t**2)
+            ),
+            "you took out the t pairs of a row with itself, but still divide by t^2.": (
+                lambda h: _so_far(h, lambda total, t: (total - t) / t**2)
+            ),
+            "you left the t pairs of a row with itself in the sum, and not in the number of pairs.": (
+                lambda h: _so_far(h, lambda total, t: total / (t * (t - 1)))
+            ),
+            "the rows are not normalised: this is an inner product, not a cosine.": lambda h: torch.stack(
+                [(plain[:t, :t].sum() - plain[:t, :t].trace()) / (t * (t - 1)) for t in range(2, len(h) + 1)]
+            ),
+            "this is each row against the rows before it; asked is the mean over all pairs so far.": (
+                lambda h: torch.stack([(unit[:t] @ unit[t]).mean() for t in range(1, len(h))])
+            ),
+            "a factor of 2: the squared sum holds each pair twice, and t (t - 1) counts it twice.": (
+                lambda h: 2 * _so_far(h)
+            ),
+        },
+        what="the list of means",
+    )
+    _require_linear(similarity_so_far, h)
+    return "one running sum over the rows instead of one over the pairs"
+
+
+def _require_linear(function: Callable, h: Tensor) -> None:
+    T = len(h)
+    tracemalloc.start()  # sees what numpy allocates
+    with _Watch() as watch:
+        call(function, h)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    if watch.largest >= T * T or memory >= 4 * T * T:
+        wrong(f"right, but for {T} rows it builds a table of all pairs: quadratic. Sum first.")
     if watch.calls >= T:
-        wrong(f"right, but it makes {watch.calls:,} calls for {T} tokens: a loop over tokens. Sum first.")
-    return "one sum over the tokens instead of one over the pairs"
+        wrong(f"right, but it makes {watch.calls:,} calls for {T} rows: a loop over rows. Sum first.")
