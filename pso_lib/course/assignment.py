@@ -1,7 +1,7 @@
 """What an assignment is: a folder of three files, and the variant of it that each student gets.
 
-``assignment.md`` is what the student reads. ``# A1 · Title`` and prose; then, for each exercise, ``## Title (4 points)``,
-prose, and one fenced ``python`` block with the starter: one ``def name(arguments):`` whose body is a docstring and
+``assignment.md`` is what the student reads. ``# A1 · Title`` and prose; then, for each exercise,
+``## Title (4 points)``, prose, and one fenced ``python`` block with the starter: one ``def name(arguments):`` whose body is a docstring and
 ``...`` (imports may stand above it). The function's name is the exercise's. A ``python helper`` block is a cell that is
 no answer (training, plots). ``## Title (6 points, by rubric)`` has no starter but a fenced ``rubric`` block, one
 "points: criterion" a line. A heading without points is prose. ``{{key}}`` in an exercise's section is replaced by that
@@ -33,7 +33,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,17 @@ def _no_variant(rng: random.Random) -> dict:
     return {}
 
 
+def _no_cases(variant: dict, rng: random.Random) -> list[Case]:
+    return []
+
+
 @dataclass(frozen=True)
 class Exercise:
     """How one function is judged.
 
     Attributes:
         points: as in ``assignment.md``.
-        variant: draws what differs from student to student, as plain data. Give it by name where there is one.
+        variant: draws what differs from student to student, as plain data.
         cases: from the variant and a generator of the student's own, the questions.
         seconds: wall time for all cases together.
         megabytes: memory beyond what Python with torch takes.
@@ -94,7 +98,7 @@ class Exercise:
 
     points: float
     variant: Callable[[random.Random], dict] = _no_variant
-    cases: Callable[[dict, random.Random], list[Case]] = field(kw_only=False, default=lambda variant, rng: [])
+    cases: Callable[[dict, random.Random], list[Case]] = _no_cases
     seconds: float = 20.0
     megabytes: int = 2048
 
