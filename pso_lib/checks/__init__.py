@@ -5,7 +5,15 @@ chapter is one file, loaded when one of its exercises is checked; each check is 
 ``@exercise("chapter/exercise")``, mostly a call of ``require_close`` or ``require_function``.
 """
 
-from pso_lib.checks._compare import as_number, as_numbers, call, require_close, require_function, require_shape
+from pso_lib.checks._compare import (
+    as_number,
+    as_numbers,
+    call,
+    require_close,
+    require_function,
+    require_parts,
+    require_shape,
+)
 from pso_lib.checks._core import Result, Unanswered, Wrong, check, exercise, known, wrong
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "known",
     "require_close",
     "require_function",
+    "require_parts",
     "require_shape",
     "wrong",
 ]

@@ -11,9 +11,9 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from pso_lib.checks._core import Unanswered, wrong
+from pso_lib.checks._core import Unanswered, Wrong, wrong
 
-__all__ = ["as_number", "as_numbers", "call", "require_close", "require_function", "require_shape"]
+__all__ = ["as_number", "as_numbers", "call", "require_close", "require_function", "require_parts", "require_shape"]
 
 
 ROUNDED = 3e-3  # a mistake is known by three digits
@@ -43,7 +43,8 @@ def as_numbers(value: Any, what: str = "your answer") -> Tensor:
             wrong(f"{what} is ragged: its parts have the shapes {shapes}; they must be alike.")
         return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.float64)
     try:
-        number = float(Fraction(value)) if isinstance(value, str) else float(value)
+        # a fraction of "1e999999999" would be worked out, digit by digit
+        number = float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
     except (TypeError, ValueError):
         wrong(f"{what} has {value!r:.60} where a number is wanted.")
     return torch.tensor(number, dtype=torch.float64)
@@ -64,6 +65,14 @@ def require_shape(value: Any, shape: tuple[int, ...], what: str = "your answer")
         transposed = " It is the transpose." if tuple(found.shape) == tuple(shape)[::-1] else ""
         wrong(f"{what} has shape {tuple(found.shape)}, expected {tuple(shape)}.{transposed}")
     return found
+
+
+def require_parts(value: Any, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+    """Things that are returned together, named and each of its shape, in one vector."""
+    if not isinstance(value, tuple | list) or len(value) != len(shapes):
+        wrong(f"return {len(shapes)} things, `return {', '.join(shapes)}`; you return {type(value).__name__}.")
+    parts = zip(value, shapes.items(), strict=True)
+    return torch.cat([require_shape(part, shape, name).reshape(-1) for part, (name, shape) in parts])
 
 
 def require_close(
@@ -100,6 +109,7 @@ def require_function(
     cases: Iterable[tuple],
     mistakes: Mapping[str, Callable] | None = None,
     *,
+    form: Callable = lambda value, *case: value,
     tol: float = 1e-6,
     what: str = "your function",
 ) -> None:
@@ -109,18 +119,20 @@ def require_function(
         cases: tuples of arguments.
         mistakes: maps an explanation to the function that makes the mistake; it is named where it gives what the answer
             gives on every case.
+        form: brings what a function returned for a case into what is compared: numbers in one array, in one order.
     """
     if not callable(function):
         wrong(f"give the function itself, not what it returns; this is {type(function).__name__}.")
     cases = list(cases)
-    right = [as_numbers(truth(*copy.deepcopy(case))) for case in cases]
-    found = [as_numbers(call(function, *case, what=what), f"what {what} returns") for case in cases]
+    right = [as_numbers(form(truth(*copy.deepcopy(case)), *case)) for case in cases]
+    found = [as_numbers(form(call(function, *case, what=what), *case), f"what {what} returns") for case in cases]
     pairs = list(zip(found, right, strict=True))
     if all(_same(value, target, tol) for value, target in pairs):
         return
     for explanation, mistaken in (mistakes or {}).items():
         if all(
-            _same(value, _attempt(mistaken, case), max(tol, ROUNDED)) for value, case in zip(found, cases, strict=True)
+            _same(value, _attempt(mistaken, case, form), max(tol, ROUNDED))
+            for value, case in zip(found, cases, strict=True)
         ):
             wrong(explanation)
     if _alike(found) and not _alike(right):
@@ -152,10 +164,10 @@ def call(function: Callable, *arguments: Any, what: str = "your function") -> An
     return value
 
 
-def _attempt(mistaken: Callable, case: tuple) -> Tensor:
+def _attempt(mistaken: Callable, case: tuple, form: Callable) -> Tensor:
     try:
-        return as_numbers(mistaken(*copy.deepcopy(case)))
-    except (ArithmeticError, ValueError, RuntimeError, IndexError):
+        return as_numbers(form(mistaken(*copy.deepcopy(case)), *case))
+    except (ArithmeticError, ValueError, RuntimeError, IndexError, Wrong):
         return torch.full((0, 0), math.nan, dtype=torch.float64)  # like nothing
 
 

@@ -1,95 +1,160 @@
-"""The checks of the regions chapter: the right answer passes, each likely mistake is named."""
+"""The checks of the regions chapter: right answers pass, each likely mistake is named."""
 
-import pytest
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
 import sympy as sp
 import torch
+from exercise_cases import named, passes
+from scipy.optimize import linprog
 
-from pso_lib.checks import Wrong, check
-from pso_lib.checks.affine_in_pieces import PLANE_NETWORK
+from pso_lib.checks import check
+from pso_lib.checks.affine_in_pieces import LINES, PLANE_NETWORK
+from pso_lib.exact.arrangement import arrangement
 from pso_lib.exact.hinges import hinged_layer
 from pso_lib.exact.regions import facets, regions
-from pso_lib.nn.activations import absolute
-from pso_lib.nn.layers import FeedForward
+from pso_lib.nn.layers import Fold
 
-I2 = sp.eye(2)
-
-
-def fold(cut):
-    return hinged_layer(I2, [-cut, -cut], B="identity", activation="abs")
+HERE = "affine-in-pieces"
 
 
-RIGHT = [
-    ("affine-in-pieces/jacobian-by-hand", [[-2, 3], [4, -2]]),
-    ("affine-in-pieces/jacobian-by-hand", sp.Matrix([[-2, 3], [4, -2]])),
-    ("affine-in-pieces/jacobian-by-hand", torch.tensor([[-2.0, 3], [4, -2]])),
-    ("affine-in-pieces/count-lines", 20),
-    ("affine-in-pieces/empty-pattern", (0, 0, 0)),
-    ("affine-in-pieces/empty-pattern", torch.zeros(3)),
-    ("affine-in-pieces/second-kink", 5**0.5 / 4),
-    ("affine-in-pieces/second-kink", sp.sqrt(5) / 4),
-    ("affine-in-pieces/second-kink", 0.559),
-    ("affine-in-pieces/beat-one-layer", [fold(0), fold(1)]),
-]
-
-MISTAKES = [
-    ("affine-in-pieces/jacobian-by-hand", [[-2, 4], [3, -2]], "transpose"),
-    ("affine-in-pieces/jacobian-by-hand", [[0, 4], [2, -4]], "wrong order"),
-    ("affine-in-pieces/jacobian-by-hand", [[-3, 2], [1, -4]], "counts as on"),
-    ("affine-in-pieces/jacobian-by-hand", [[-2, 1], [2, -2]], "first layer alone"),
-    ("affine-in-pieces/jacobian-by-hand", [[-1, -2], [-2, 0]], "second layer alone"),
-    ("affine-in-pieces/jacobian-by-hand", [[0, 0], [0, 1]], "that of the point x itself"),
-    ("affine-in-pieces/jacobian-by-hand", [[-1, 1], [-3, -2]], "another region"),
-    ("affine-in-pieces/jacobian-by-hand", [[1, 2, 3]], "shape"),
-    ("affine-in-pieces/count-lines", 22, "general position"),
-    ("affine-in-pieces/count-lines", 21, "one of the two"),
-    ("affine-in-pieces/count-lines", 19, "triple point"),
-    ("affine-in-pieces/count-lines", 64, "patterns"),
-    ("affine-in-pieces/count-lines", 7, "crossings"),
-    ("affine-in-pieces/count-lines", 14, "left out"),
-    ("affine-in-pieces/count-lines", 3, "not the number"),
-    ("affine-in-pieces/count-lines", "20", "not text"),
-    ("affine-in-pieces/empty-pattern", (1, 1, 1), "does occur"),
-    ("affine-in-pieces/empty-pattern", (1, 0), "three numbers"),
-    ("affine-in-pieces/empty-pattern", (2, 0, 0), "three numbers"),
-    ("affine-in-pieces/empty-pattern", 5, "three numbers"),
-    ("affine-in-pieces/second-kink", 0.5, "bends"),
-    ("affine-in-pieces/second-kink", 2**0.5 / 8, "nearest kink"),
-    ("affine-in-pieces/second-kink", 0.177, "nearest kink"),
-    ("affine-in-pieces/second-kink", 5 / 16, "square"),
-    ("affine-in-pieces/second-kink", 0.5575, "off by"),
-    ("affine-in-pieces/second-kink", 0.6, "off by"),
-    ("affine-in-pieces/beat-one-layer", [fold(0)], "two layers"),
-    ("affine-in-pieces/beat-one-layer", [hinged_layer([[1, 0], [0, 1], [1, 1]], alpha=1), fold(1)], "3 kinks"),
-    (
-        "affine-in-pieces/beat-one-layer",
-        [hinged_layer(I2, B="identity"), hinged_layer(I2, [-1, -1], B="identity")],
-        "9 regions",
-    ),
-    ("affine-in-pieces/beat-one-layer", [hinged_layer([[1, 0], [1, 0]]), fold(0)], "2 regions"),
-    ("affine-in-pieces/beat-one-layer", [fold(0), fold(0)], "creases where the first did"),
-    ("affine-in-pieces/beat-one-layer", [fold(0), fold(-1)], "nothing arrives"),
-]
+def value(layers, x):
+    for A, b, B in layers:
+        x = B.T @ torch.relu(A @ x + b)
+    return x
 
 
-@pytest.mark.parametrize("name, answer", RIGHT)
-def test_a_right_answer_passes(name, answer, capsys):
-    check(name, answer)
-    assert "✓" in capsys.readouterr().out
+def piece(layers, x):
+    J = torch.func.jacrev(lambda x: value(layers, x))(x)
+    return J, value(layers, x) - J @ x
 
 
-@pytest.mark.parametrize("name, answer, part", MISTAKES)
-def test_a_likely_mistake_is_named(name, answer, part):
-    with pytest.raises(Wrong, match=part):
-        check(name, answer)
+def all_on(layers, x):
+    J, c = torch.eye(len(x), dtype=x.dtype), 0 * x
+    for A, b, B in layers:
+        J, c = B.T @ A @ J, B.T @ (A @ c + b)
+    return J, c
 
 
-def test_torch_layers_are_accepted_too(capsys):
-    layers = []
-    for cut in (0.0, 1.0):
-        layer = FeedForward(2, outer="identity", activation=absolute(), dtype=torch.float64)
-        layer.set_weights(A=torch.eye(2), b=torch.tensor([-cut, -cut]))
-        layers.append(layer)
-    check("affine-in-pieces/beat-one-layer", layers)
+def last_shift(layers, x):
+    A, b, B = layers[-1]
+    on = (A @ value(layers[:-1], x) + b > 0).double()
+    return piece(layers, x)[0], B.T @ (on * b)
+
+
+def as_numpy(layers, x):
+    return [part.numpy() for part in piece(layers, x)]
+
+
+def cells_with_finite_area(lines):
+    """By linear programming: a cell is bounded if all four directions are."""
+    count = 0
+    for cell in arrangement([line[:2] for line in lines], [line[2] for line in lines]):
+        signs = np.array(cell.signs)[:, None]
+        A, b = -signs * np.array(lines)[:, :2], signs[:, 0] * np.array(lines)[:, 2]
+        ways = [linprog(c, A, b, bounds=(None, None)).status for c in ([1, 0], [-1, 0], [0, 1], [0, -1])]
+        count += all(status == 0 for status in ways)
+    return count
+
+
+def points(lines):
+    found = {}
+    for (i, (p, q, b)), (j, (r, s, c)) in combinations(enumerate(lines), 2):
+        if det := p * s - q * r:
+            found.setdefault((Fraction(q * c - s * b, det), Fraction(r * b - p * c, det)), set()).update((i, j))
+    return [len(through) for through in found.values()]
+
+
+OBLIQUE = [(("-15/17", "8/17"), 0), (("4/5", "-3/5"), -2), ((0, -1), -3), (("-3/5", "4/5"), 2)]
+
+
+def one_unit(*changes, creases=OBLIQUE):
+    creases = [*creases[: 4 - len(changes)], *changes]
+    return [hinged_layer([a], [b], alpha=1, beta=-2) for a, b in creases]
+
+
+def torch_layers():
+    layers = [Fold(2, 1, dtype=torch.float64) for _ in OBLIQUE]
+    for layer, (a, b) in zip(layers, OBLIQUE, strict=True):
+        layer.set_weights(A=torch.tensor([[float(Fraction(v)) for v in a]]), b=float(b))
+    return layers
+
+
+def fold_in_half(cut):
+    return hinged_layer(sp.eye(2), [-cut, -cut], B="identity", activation="abs")
+
+
+SOLUTIONS = {
+    f"{HERE}/piece": [piece, as_numpy, lambda layers, x: [part.tolist() for part in piece(layers, x)]],
+    f"{HERE}/bounded": [cells_with_finite_area, lambda lines: torch.tensor(cells_with_finite_area(lines))],
+    f"{HERE}/empty-pattern": [
+        ((0, 0, 0), (1, 2, 3)),
+        (torch.zeros(3), torch.tensor([1 / 3, 2 / 3, 1])),
+        ([False, False, False], ["1/3", "2/3", 1]),
+        (np.zeros(3), sp.Matrix([2, 4, 6])),
+    ],
+    f"{HERE}/second-kink": [5**0.5 / 4, sp.sqrt(5) / 4, 0.559, torch.tensor([0.559017])],
+    f"{HERE}/one-unit-a-layer": [one_unit(), torch_layers()],
+}
+MISTAKES = {
+    f"{HERE}/piece": [
+        (lambda layers, x: (piece(layers, x)[0], value(layers, x)), "c is F(x)"),
+        (lambda layers, x: (piece(layers, x)[0], 0 * value(layers, x)), "c is zero"),
+        (lambda layers, x: (piece(layers, x)[0], -piece(layers, x)[1]), "other sign"),
+        (all_on, "counts as on"),
+        (last_shift, "last layer's shift"),
+        (lambda layers, x: (piece(layers, x)[0].T, piece(layers, x)[1]), "transpose"),
+        (lambda layers, x: piece(layers, x)[0], "return 2 things"),
+        ([[1, 0], [0, 1]], "the function itself"),
+    ],
+    f"{HERE}/bounded": [
+        (lambda lines: (len(lines) - 1) * (len(lines) - 2) // 2, "general position only"),
+        (lambda lines: len(arrangement([t[:2] for t in lines], [t[2] for t in lines])), "all regions"),
+        (lambda lines: 1 - len(lines) + len(points(lines)) if points(lines) else 0, "each crossing point once"),
+        (lambda lines: 1 - len(lines) + sum(k - 1 for k in points(lines)), "never cross"),
+        (
+            lambda lines: 1 - len(lines) + sum(k * (k - 1) // 2 for k in points(lines)) if points(lines) else 0,
+            "each pair of lines",
+        ),
+        (lambda lines: 6, "must use its arguments"),
+    ],
+    f"{HERE}/empty-pattern": [
+        (((1, 1, 1), (1, 1, 1)), "does occur"),
+        (((0, 0, 0), (1, 1, 1)), "still depends on x"),
+        (((0, 0, 0), (-1, -2, -3)), "may be negative"),
+        (((0, 0, 0), (0, 0, 0)), "all weights zero"),
+        (((0, 0, 0.4), (1, 2, 3)), "0 for off"),
+        (((0, 0), (1, 2, 3)), "shape"),
+        (((0, 0, 0), (1.0, 2.0, 3.001)), "still depends on x"),
+    ],
+    f"{HERE}/second-kink": [
+        (0.5, "bends"),
+        (2**0.5 / 8, "nearest kink"),
+        (0.177, "nearest kink"),
+        (5 / 16, "square"),
+        (0.75, "along the axes"),
+        (0.5575, "two or three digits"),
+    ],
+    f"{HERE}/one-unit-a-layer": [
+        ([fold_in_half(0), fold_in_half(1)], "four layers"),
+        ([fold_in_half(0), *one_unit()[1:]], "has 2 kinks"),
+        (one_unit(((1, 0), 0), ((0, 1), 0), ((1, 0), "1/2"), ((0, 1), "1/2")), "parallel or perpendicular"),
+        (one_unit((("-3/5", "4/5"), 20)), "2, 4, 8, 8 regions"),
+        (one_unit((("-3/5", "4/5"), -900)), "2, 4, 8, 12 regions"),
+        (one_unit((("-15/17", "8/17"), -2000), *OBLIQUE[1:]), "does not meet"),
+    ],
+}
+test_right = passes(SOLUTIONS)
+test_wrong = named(MISTAKES)
+
+
+def test_the_truth_of_bounded_regions_is_that_of_linear_programming():
+    assert [cells_with_finite_area(lines) for lines in LINES] == [8, 6, 6, 0, 0, 6, 0]
+
+
+def test_all_creases_count_and_no_more_than_double(capsys):
+    check(f"{HERE}/one-unit-a-layer", torch_layers(), strict=True)
     assert "16 regions" in capsys.readouterr().out
 
 

@@ -7,7 +7,18 @@ import pytest
 import sympy as sp
 import torch
 
-from pso_lib.checks import Result, Wrong, as_numbers, call, check, exercise, known, require_close, require_function
+from pso_lib.checks import (
+    Result,
+    Wrong,
+    as_numbers,
+    call,
+    check,
+    exercise,
+    known,
+    require_close,
+    require_function,
+    require_parts,
+)
 from pso_lib.checks._core import is_blank
 
 NAME = "mirrors/toy"
@@ -169,6 +180,25 @@ def test_truth_is_computed_before_the_answer_is_called():
     with pytest.raises(Wrong, match="in place"):
         require_function(overwrites, lambda x: x.sum(), [(torch.arange(3.0),)])
     assert call(lambda x: x + 1, torch.zeros(2)).tolist() == [1, 1]
+
+
+def test_a_form_is_given_to_truth_answer_and_mistakes_alike():
+    """Here the order does not matter; and parts of different shapes are compared as one."""
+
+    def truth(x):
+        return [x, 2 * x]
+
+    def in_order(value, x):
+        return sorted(value)
+
+    require_function(lambda x: (2 * x, x), truth, [(1.0,), (3.0,)], form=in_order)
+    with pytest.raises(Wrong, match="squared"):
+        require_function(lambda x: [x, x * x], truth, [(5.0,)], {"squared": lambda x: [x * x, x]}, form=in_order)
+    shapes = {"A": (2, 2), "b": (2,)}
+    assert require_parts(([[1, 2], [3, 4]], [5, 6]), shapes).tolist() == [1, 2, 3, 4, 5, 6]
+    for value, part in ((1.0, "return A, b"), (([1, 2], [5, 6]), "A has shape"), (([1, 2],), "2 things")):
+        with pytest.raises(Wrong, match=part):
+            require_parts(value, shapes)
 
 
 def test_a_constant_is_told_to_use_its_arguments():
