@@ -28,7 +28,8 @@ submits them, here and on PBS, LSF and others, and workers may come and go::
     cluster.adapt(maximum_jobs=20)
     run("depth", "full", device="cuda", scheduler=cluster)
 
-On one machine with several GPUs, ``dask cuda worker`` of dask-cuda starts a worker for each.
+On one machine with several GPUs, ``dask cuda worker`` of dask-cuda starts a worker for each. A worker with a GPU is
+sent several units at once where they train together (see ``passes``), and they are what its death costs.
 
 Every worker is of one thread (``--nthreads 1``; OMP_NUM_THREADS is how many cores a unit uses), of any memory
 (``--memory-limit 0``; Dask's own limit is a core's share), and of the run's versions of Python, torch and pso_lib. It
@@ -43,7 +44,7 @@ In a script, ``run(…, workers=4)`` belongs under ``if __name__ == "__main__":`
 import hashlib
 import logging
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from functools import cache, lru_cache
@@ -69,7 +70,8 @@ class ClusterError(RuntimeError):
 
 
 def found(
-    work: Callable[[Unit, Mapping[str, dict], Sources], dict],
+    way: Callable,
+    together: int,
     units: Sequence[Unit],
     needs: Mapping[str, Sequence[str]],
     parts: Mapping[str, dict],
@@ -83,14 +85,15 @@ def found(
     """Yield (unit, what was found), in the order in which units are finished; units of the front are begun first.
 
     Args:
-        work: runs a unit, given those that it goes on from and the data; it is sent to the workers.
+        way: ``way(units, needs, parts, sources)`` runs units in one process and yields the same; it is sent to workers.
+        together: so many units at most are sent at once. A worker that dies costs what it was sent.
         needs: keys of the units that each one goes on from; all are among ``units`` or ``parts``.
         parts: what is finished, by key. The caller puts there what it is given, before it asks for more.
         root: of the data; by default the workers' own. device: theirs as well.
         workers: so many on this machine. Or ``scheduler``: its address, its file (….json), or a cluster object.
 
     Raises:
-        ClusterError: see there. ValueError: both ``workers`` and ``scheduler``. And whatever ``work`` raises.
+        ClusterError: see there. ValueError: both ``workers`` and ``scheduler``. And whatever ``way`` raises.
     """
     if workers is not None and scheduler is not None:
         raise ValueError("workers=, a number on this machine, and scheduler= exclude each other; give one of them.")
@@ -109,7 +112,7 @@ def found(
         "threads": max(1, torch.get_num_threads() // workers) if workers else None,
     }
     rank = {unit.key: -index for index, unit in enumerate(units)}
-    waiting, running = list(units), dict[Any, Unit]()
+    waiting, running = list(units), dict[Any, list[Unit]]()
     with ExitStack() as stack:
         client = stack.enter_context(_client(stack, workers, scheduler))
         where = client.scheduler.address
@@ -121,18 +124,19 @@ def found(
             waiting = [unit for unit in waiting if unit.key not in ready]
             if client.status == "closed":
                 raise _lost(where)
-            for key, unit in ready.items():
-                before = {one: parts[one] for one in needs[key]}
-                future = client.submit(_on_worker, setting, work, unit, before, priority=rank[key], pure=False)
-                running[future] = unit
+            there = len(_asked(client.nthreads, where)) if ready and together > 1 else 1
+            for some in _groups(list(ready.values()), together, there):
+                before = {unit.key: {key: parts[key] for key in needs[unit.key]} for unit in some}
+                future = client.submit(_on_worker, setting, way, some, before, priority=rank[some[0].key], pure=False)
+                running[future] = some
                 done.add(future)
             failed = None
             for future in done.next_batch():
-                unit = running.pop(future)
+                some = running.pop(future)
                 if future.status == "finished":
-                    yield unit, _asked(future.result, where)
+                    yield from zip(some, _asked(future.result, where), strict=True)
                 else:
-                    failed = failed or (unit, future)  # raised when what was finished by then is kept
+                    failed = failed or (some, future)  # raised when what was finished by then is kept
             if failed:
                 _fail(*failed, where)
 
@@ -172,22 +176,30 @@ def _lost(where: str) -> ClusterError:
     return ClusterError(f"the scheduler {where} is gone, or has dropped what it was given. {KEPT}")
 
 
-def _fail(unit: Unit, future, where: str):
-    """Raise what has become of a unit."""
+def _groups(units: list[Unit], most: int, workers: int) -> Iterator[list[Unit]]:
+    """As large as may be, while every worker gets some."""
+    size = max(1, min(most, len(units) // max(1, workers)))
+    return (units[first : first + size] for first in range(0, len(units), size))
+
+
+def _fail(units: Sequence[Unit], future, where: str):
+    """Raise what has become of units."""
     from distributed.scheduler import KilledWorker
 
     if future.status != "error":  # cancelled, or lost
         raise _lost(where)
     error = future.exception()
     if isinstance(error, KilledWorker):
+        keys = ", ".join(unit.key for unit in units)
         raise ClusterError(
-            f"workers died of {unit.key} time and again; their logs may say why. Often it is memory: give them more, "
-            f"and start them with --memory-limit 0. {KEPT}"
+            f"workers died of {keys} time and again; their logs may say why. Often it is memory: give them more, and "
+            f"start them with --memory-limit 0. {KEPT}"
         )
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pso_lib"):
-        raise ClusterError(
-            f"a worker of {where} has no {error.name}; install there the pso_lib that is installed here."
-        )
+    for cause in (error, error.__cause__):  # the scheduler looks at what it hands on, and may lack it as well
+        if isinstance(cause, ModuleNotFoundError) and (cause.name or "").startswith("pso_lib"):
+            raise ClusterError(
+                f"the scheduler {where} or a worker of it has no {cause.name}. Use one environment for all."
+            ) from None
     raise error
 
 
@@ -215,8 +227,8 @@ def _sources(root: Path | None, device: str) -> Sources:
     return Sources(root, device)
 
 
-def _on_worker(setting: dict, work, unit: Unit, finished: Mapping[str, dict]) -> dict:
-    """Run a unit, if this worker can."""
+def _on_worker(setting: dict, way, units: Sequence[Unit], before: Mapping[str, Mapping[str, dict]]) -> list[dict]:
+    """Run units, if this worker can; ``before``: for each, those that it goes on from."""
     from distributed import get_worker
 
     worker, device, mine = get_worker(), setting["device"], _mine()
@@ -236,4 +248,7 @@ def _on_worker(setting: dict, work, unit: Unit, finished: Mapping[str, dict]) ->
         if device == "cuda" and torch.cuda.is_available():
             device = f"cuda:{worker.name % torch.cuda.device_count()}"
     runner._check_device(device, f"by the worker {worker.address}")
-    return work(unit, finished, _sources(setting["root"], device))
+    needs = {key: list(finished) for key, finished in before.items()}
+    parts = {key: part for finished in before.values() for key, part in finished.items()}
+    found = {unit.key: part for unit, part in way(units, needs, parts, _sources(setting["root"], device))}
+    return [found[unit.key] for unit in units]

@@ -107,16 +107,16 @@ def run(
             journal.clear()  # left behind by the run that wrote the result
         left = [unit for unit in units if unit.key not in journal.units]
         work = partial(run_unit, kind, plan, _commit(record.CHECKOUT))  # the commit that this process has loaded
-        needs = _needs(plan, kind, units)
+        needs, way = _needs(plan, kind, units), _way(kind, device)
         if not left or workers is scheduler is None:
             fits = _limit(minutes, units, journal.units, device)
-            found = _way(kind, device)(work, left, needs, journal.units, Sources(root, device), fits=fits)
+            found = way(work, left, needs, journal.units, Sources(root, device), fits=fits)
         else:
             from pso_lib.experiments import cluster
 
-            found = cluster.found(
-                work, left, needs, journal.units, root, device, workers=workers, scheduler=scheduler, progress=progress
-            )
+            call = partial(way, work), passes.AT_ONCE if way is passes.found else 1
+            options = {"workers": workers, "scheduler": scheduler, "progress": progress}
+            found = cluster.found(*call, left, needs, journal.units, root, device, **options)
         _keep(found, units, journal, progress)
         if len(journal.units) < len(units):
             raise Unfinished(
@@ -169,14 +169,15 @@ def _needs(plan, kind: Suite, units: Sequence[Unit]) -> dict[str, list[str]]:
 
 def _way(kind: Suite, device: str) -> Callable[..., Found]:
     """How units are run in this process: a GPU is filled by many of them, if they train together."""
-    return passes.found if kind.gathers and torch.device(device).type == "cuda" else _here
+    return passes.found if kind.gathers and device.startswith("cuda") else _here
 
 
 def _limit(minutes: float | None, units: Sequence[Unit], parts: Mapping[str, dict], device: str):
     """A function that says whether so much work can be done by the end of the minutes."""
-    end, name = time.monotonic() + 60 * (minutes or 0), _name(device)
+    end = time.monotonic() + 60 * (minutes or 0)
 
     def fits(work: float) -> bool:
+        name = _name(device)
         mine = [
             (parts[unit.key]["seconds"], unit.work)
             for unit in units
@@ -225,7 +226,7 @@ def live(plan, *, device: str | None = None, root: Path | None = None) -> list[d
     work, needs = partial(run_unit, kind, plan, ""), _needs(plan, kind, units)
     for unit, part in _way(kind, device)(work, units, needs, parts, sources):
         parts[unit.key] = part
-    return [run for part in parts.values() for run in part["runs"]]
+    return [run for unit in units for run in parts[unit.key]["runs"]]
 
 
 def provenance(device: str, dtype: str, threads: int | None = None) -> dict:

@@ -1,21 +1,22 @@
 """Units on other processes: the same results as on one, whatever happens to workers and to the scheduler."""
 
+import contextlib
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from pso_lib.experiments import ClusterError, experiment, record, run, runner
+from pso_lib.experiments import ClusterError, experiment, passes, record, run, runner
 from pso_lib.experiments import cluster as cluster_module
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.record import path_of, without_timings
@@ -23,9 +24,8 @@ from pso_lib.experiments.registry import suite_of
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
-cloudpickle = pytest.importorskip("cloudpickle")
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers know nothing of the tests
 
+INSIDE = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,31 +47,18 @@ def quiet(line: str) -> None:
     pass
 
 
-def start(*command: str) -> subprocess.Popen:
-    """In a session of its own, with what it starts itself."""
-    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    return subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, **quietly)
+def start(program: str, options: str, folder: Path) -> subprocess.Popen:
+    """A program of Dask, in a session of its own with what it starts itself, and with the library in the folder."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{program}", *options.split(), "--no-dashboard"]
+    command += ["--scheduler-file", str(folder / "scheduler.json")]
+    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **quietly)
 
 
 def end(process: subprocess.Popen) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
-
-
-def scheduler(file: Path) -> subprocess.Popen:
-    return start(
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--no-dashboard",
-        "--scheduler-file",
-        file,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +73,19 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def same():
-    """What workers are compared with: who edits the library while this is tested is not refused."""
-    return cluster_module._same()
+def checkout(tmp_path_factory):
+    """A copy of the library for other processes, so that it may be edited while this is tested."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "pso_lib", folder / "pso_lib")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def same(checkout):
+    """What workers are compared with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster_module, "__file__", str(checkout / "pso_lib" / "experiments" / "cluster.py"))
+        return cluster_module._same()
 
 
 @pytest.fixture(autouse=True)
@@ -97,35 +94,30 @@ def begun(same, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(checkout):
     """A scheduler with two workers."""
-    file = tmp_path_factory.mktemp("dask") / "scheduler.json"
-    first = scheduler(file)
-    options = (
-        "--nworkers",
-        "2",
-        "--nthreads",
-        "1",
-        "--memory-limit",
-        "0",
-        "--no-dashboard",
-        "--local-directory",
-        str(file.parent),
-    )
-    second = start("distributed.cli.dask_worker", *options, "--scheduler-file", str(file))
-    yield Cluster(file, first)
+    first = start("scheduler", "--host 127.0.0.1 --port 0", checkout)
+    second = start("worker", "--nworkers 2 --nthreads 1 --memory-limit 0 --local-directory .", checkout)
+    yield Cluster(checkout / "scheduler.json", first)
     end(second)
     end(first)
 
 
-def watched(log: Path, victim: str, kind, plan, commit, unit, finished, sources):
-    """Note that a unit is begun and what it was given; the first time that it is the victim, die in its middle."""
-    with log.open("a") as file:
-        file.write(f"{unit.key} after {sorted(finished)}\n")
-    found = runner.run_unit(kind, plan, commit, unit, finished, sources)
-    if unit.key == victim and log.read_text().count(f"{victim} after") == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return found
+def watched(log: Path, victim: str):
+    """A ``run_unit`` that notes each unit and what it was given, and dies in the middle of the victim, once.
+
+    Like the others it is a local function, which is sent whole: workers know nothing of the tests.
+    """
+
+    def run_unit(kind, plan, commit, unit, finished, sources):
+        with log.open("a") as file:
+            file.write(f"{unit.key} after {sorted(finished)}\n")
+        found = runner.run_unit(kind, plan, commit, unit, finished, sources)
+        if unit.key == victim and log.read_text().count(f"{victim} after") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    return run_unit
 
 
 @pytest.mark.parametrize("make", [staged, matched])
@@ -133,7 +125,7 @@ def test_the_result_is_that_of_one_process_though_a_worker_dies(make, serial, cl
     plan, log = make(), tmp_path / "log"
     units = suite_of(plan).units(plan)
     victim = units[1].key
-    monkeypatch.setattr(runner, "run_unit", partial(watched, log, victim))
+    monkeypatch.setattr(runner, "run_unit", watched(log, victim))
     lines = []
     result = run(plan, "smoke", folder=tmp_path, scheduler=cluster.file, progress=lines.append)
     assert without_timings(result) == without_timings(serial[plan.name])
@@ -145,10 +137,37 @@ def test_the_result_is_that_of_one_process_though_a_worker_dies(make, serial, cl
     assert len(said) == len(units) and said[-1].split("; ")[1].startswith("100 % done")
 
 
-def test_ctrl_c_keeps_the_journal_and_leaves_no_process(tmp_path):
+def test_units_that_train_together_on_a_gpu_are_sent_together(serial, tmp_path, monkeypatch):
+    """Here to the one worker there is, a thread of this process."""
+    real, counts = passes._Gatherer, []
+    monkeypatch.setattr(passes, "_Gatherer", lambda count: counts.append(count) or real(count))
+    monkeypatch.setattr(runner, "_way", lambda kind, device: passes.found)
+    with distributed.LocalCluster(threads_per_worker=1, **INSIDE) as local:
+        result = run(staged(), "smoke", folder=tmp_path, scheduler=local, progress=quiet)
+    assert without_timings(result) == without_timings(serial["depth_tuned"])
+    assert counts == [2, 2, 2]  # a stage of both starts
+
+
+@pytest.mark.parametrize(
+    "units, most, workers, sizes",
+    [
+        (7, 1, 3, [1] * 7),
+        (7, 12, 2, [3, 3, 1]),
+        (7, 2, 2, [2, 2, 2, 1]),
+        (2, 12, 5, [1, 1]),
+        (3, 12, 0, [3]),
+        (0, 12, 2, []),
+    ],
+)
+def test_groups_leave_no_worker_idle(units, most, workers, sizes):
+    found = list(cluster_module._groups(list(range(units)), most, workers))
+    assert list(map(len, found)) == sizes and sum(found, []) == list(range(units))
+
+
+def test_ctrl_c_keeps_the_journal_and_leaves_no_process(checkout, tmp_path):
     command = "-W ignore -m pso_lib.experiments run depth_tuned --scale smoke --workers 1 --out".split()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, *command, tmp_path], cwd=ROOT, start_new_session=True, **pipes)
+    process = subprocess.Popen([sys.executable, *command, tmp_path], cwd=checkout, start_new_session=True, **pipes)
     assert "% done" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, said = process.communicate(timeout=60)
@@ -167,17 +186,15 @@ def of_session(process: psutil.Process, session: int) -> bool:
         return False
 
 
-def refuse(kind, plan, commit, unit, finished, sources):
-    if unit.key.endswith("final"):
-        raise ArithmeticError("on purpose")
-    return runner.run_unit(kind, plan, commit, unit, finished, sources)
-
-
 def test_a_unit_that_raises_ends_the_run_and_finished_units_are_kept(cluster, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_unit", refuse)
-        with pytest.raises(ArithmeticError, match="on purpose"):
-            run(staged(), "smoke", folder=tmp_path, scheduler=cluster.file, progress=quiet)
+    def refuse(kind, plan, commit, unit, *given):
+        if unit.key.endswith("final"):
+            raise ArithmeticError("on purpose")
+        return runner.run_unit(kind, plan, commit, unit, *given)
+
+    monkeypatch.setattr(runner, "run_unit", refuse)
+    with pytest.raises(ArithmeticError, match="on purpose"):
+        run(staged(), "smoke", folder=tmp_path, scheduler=cluster.file, progress=quiet)
     assert record.units_done("depth_tuned", "smoke", tmp_path) >= 1
 
 
@@ -205,8 +222,10 @@ def test_a_device_that_a_worker_does_not_have(cluster, tmp_path):
 
 
 def test_a_worker_of_several_threads_is_refused(tmp_path):
-    options = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as local, pytest.raises(ClusterError, match="--nthreads 1"):
+    with (
+        distributed.LocalCluster(threads_per_worker=2, **INSIDE) as local,
+        pytest.raises(ClusterError, match="--nthreads 1"),
+    ):
         run(staged(), "smoke", folder=tmp_path, scheduler=local, progress=quiet)
 
 
