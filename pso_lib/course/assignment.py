@@ -1,11 +1,12 @@
 """What an assignment is: a folder of three files, and the variant of it that each student gets.
 
-``assignment.md`` is what the student reads. ``# A1 · Title`` and prose; then, for each exercise,
-``## Title (4 points)``, prose, and one fenced ``python`` block with the starter: one ``def name(arguments):`` whose body is a docstring and
-``...`` (imports may stand above it). The function's name is the exercise's. A ``python helper`` block is a cell that is
-no answer (training, plots). ``## Title (6 points, by rubric)`` has no starter but a fenced ``rubric`` block, one
-"points: criterion" a line. A heading without points is prose. ``{{key}}`` in an exercise's section is replaced by that
-exercise's variant; its values should read well: write ``"slopes_text": "0.5 and 2"`` beside ``"slopes": [0.5, 2]``.
+``assignment.md`` is what the student reads: ``# A1 · Title`` and prose, then a section for each exercise.
+``## Title (4 points)`` has prose and one fenced ``python`` block with the starter, which is one
+``def name(arguments):`` whose body is a docstring and ``...`` (imports may stand above it); the function's name is the
+exercise's. A ``python helper`` block is a cell that is no answer (training, plots).
+``## Title (6 points, by rubric)`` has no starter but a fenced ``rubric`` block, one "points: criterion" a line. A
+heading without points is prose. ``{{key}}`` in an exercise's section is replaced by that exercise's variant; its values
+should read well: write ``"slopes_text": "0.5 and 2"`` beside ``"slopes": [0.5, 2]``.
 
 ``public.py`` is shown to the student, in one folded cell: ``CHECKS = {"name": (points, check)}``, where
 ``check(function, variant)`` returns why the answer holds, or raises ``pso_lib.checks.Wrong`` with the mistake's name.
