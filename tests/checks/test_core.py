@@ -117,7 +117,7 @@ def test_one_chapter_is_loaded_at_a_time():
     import sys
 
     code = (
-        "import sys; from pso_lib import check; check('mirrors/line', ...); "
+        "import sys; from pso_lib import check; check('mirrors/find', ...); "
         "print([name for name in sys.modules if name.startswith('pso_lib.checks.') and '._' not in name])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
