@@ -1,12 +1,10 @@
-"""The checks of the chapter on starts that persist: the solution passes, each likely mistake is named."""
+"""The checks of the chapter on starts that persist: right answers pass in each form, each likely mistake is named."""
 
-import pytest
 import torch
+from exercise_cases import named, passes
 
-from pso_lib.checks import Wrong, check
 from pso_lib.nn import init
 from pso_lib.nn.layers import FeedForward, Fold, Residual
-from pso_lib.nn.networks import deep_network
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -17,13 +15,18 @@ def walls(Q, kind=Residual, sign=-1, b=0.0, **options):
     return layer
 
 
-def project(Q):
-    return walls(Q, beta=-1)
-
-
 def untied(Q):
     layer = Residual(Q.shape[1], len(Q), beta=1, **DOUBLE)
     layer.set_weights(A=-Q, B=Q)
+    return layer
+
+
+def square(Q):
+    """Type A with n + (n - m) units: the directions that Q does not see pass as pairs."""
+    m, n = Q.shape
+    rest = torch.linalg.svd(Q)[2][m:]
+    layer = FeedForward(n, m + 2 * (n - m), **DOUBLE)
+    layer.set_weights(A=torch.cat([Q, rest, -rest]), B=torch.cat([Q, rest, -rest]), b=0.0)
     return layer
 
 
@@ -58,107 +61,108 @@ def columns(network):
     return torch.linalg.svd(B)[2][rank:].T
 
 
-def permuted(network, generator):
+def permuted(network, generator, k=0, b=0.0, scale=1.0):
     for layer in network.layers:
-        order = torch.randperm(layer.dim, generator=generator)
-        layer.set_weights(A=torch.eye(layer.dim)[order], B=torch.eye(layer.dim), b=0.0)
+        P = torch.eye(layer.dim - k)[torch.randperm(layer.dim - k, generator=generator)].double()
+        rest = init.haar(k, k, generator) if k else torch.zeros(0, 0, **DOUBLE)
+        layer.set_weights(A=scale * torch.block_diag(P, rest), b=b)
 
 
-def handed_over(network, generator):
-    Q = [init.haar(network.dim, network.dim, generator) for _ in range(network.depth + 1)]
-    for layer, here, there in zip(network.layers, Q, Q[1:], strict=False):
-        layer.set_weights(A=here, B=there, b=0.0)
-
-
-@pytest.mark.parametrize(
-    "name, answer",
-    [
-        ("starts-that-persist/few-walls", project),
-        ("starts-that-persist/few-walls", untied),
-        ("starts-that-persist/biased-cone", dimension),
-        ("starts-that-persist/hidden-subspace", find_by_moves),
-        ("starts-that-persist/hidden-subspace", find_by_weights),
-        ("starts-that-persist/start-that-persists", permuted),
-        ("starts-that-persist/start-that-persists", handed_over),
-        (
-            "starts-that-persist/start-that-persists",
-            lambda network, generator: init.projection_(network, 6, generator=generator),
-        ),
-    ],
-)
-def test_a_solution_passes(name, answer, capsys):
-    check(name, answer)
-    assert capsys.readouterr().out.startswith(f"✓ {name}")
-
-
-def independent(network, generator):
+def independent(network, generator, b=0.0):
     for layer in network.layers:
-        Q = init.haar(network.dim, network.dim, generator)
-        layer.set_weights(A=Q, B=Q, b=0.0)
+        layer.set_weights(A=init.haar(network.dim, network.dim, generator), b=b)
 
 
-def rescaled(network, generator):
-    Q = init.haar(network.dim, network.dim, generator)
+def block(network, generator):
+    for layer in network.layers:
+        layer.set_weights(A=torch.block_diag(torch.eye(18), init.haar(6, 6, generator)), b=0.0)
+
+
+def mixed_looks_linear(network, generator):
+    """Looks-linear in other coordinates behind each layer."""
+    init.looks_linear_(network, generator)
+    P = [torch.eye(network.dim)[torch.randperm(network.dim, generator=generator)].double() for _ in range(201)]
+    for layer, here, there in zip(network.layers, P, P[1:], strict=False):
+        layer.set_weights(A=there @ layer.A @ here.T)
+
+
+def identity(network, generator):
+    for layer in network.layers:
+        layer.set_weights(A=torch.eye(network.dim), b=0.0)
+
+
+def two_shuffles(network, generator):
     for index, layer in enumerate(network.layers):
-        order = torch.randperm(network.dim, generator=generator)
-        layer.set_weights(A=(1 + index) * Q[order], B=Q[order] / (1 + index), b=0.0)
+        layer.set_weights(A=torch.eye(network.dim).roll(1 + index % 2, 0), b=0.0)
 
 
 def infinite(network, generator):
+    permuted(network, generator)
     with torch.no_grad():
-        network.layers[3].b.fill_(torch.inf)
+        network.layers[3].A[0, 0] = torch.inf
 
 
-@pytest.mark.parametrize(
-    "name, answer, part",
-    [
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, sign=1, beta=-1), "opposite cone"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, FeedForward, sign=1), "no row of Q sees"),
-        ("starts-that-persist/few-walls", fold, "folds"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, beta=1), "pushes points away"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, beta=0), "leaves every point"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, beta=-1, b=0.5), "has a bias"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, beta=-0.5), "nearest point"),
-        ("starts-that-persist/few-walls", lambda Q: walls(Q, beta=-1, dtype=torch.float32), "float64"),
-        ("starts-that-persist/few-walls", lambda Q: torch.nn.Linear(2, 2), "return a pso_lib Layer"),
-        ("starts-that-persist/biased-cone", lambda Q, b, x, depth: (Q @ x > 0).sum(), "b = 0 only"),
-        ("starts-that-persist/biased-cone", lambda Q, b, x, depth: (Q @ x + b > 0).sum(), "first layer"),
-        (
-            "starts-that-persist/biased-cone",
-            lambda Q, b, x, depth: (Q @ x + depth * b > 0).sum(),
-            "what it carried is lost",
-        ),
-        ("starts-that-persist/biased-cone", lambda Q, b, x, depth: (b >= 0).sum(), "without end"),
-        ("starts-that-persist/biased-cone", lambda Q, b, x, depth: len(x) - dimension(Q, b, x, depth), "that are lost"),
-        ("starts-that-persist/biased-cone", lambda Q, b, x, depth: -1, "you get [-1, -1"),
-        (
-            "starts-that-persist/hidden-subspace",
-            lambda network: torch.eye(network.dim) - find_by_weights(network),
-            "they leave alone",
-        ),
-        ("starts-that-persist/hidden-subspace", columns, "U Uᵀ"),
-        ("starts-that-persist/hidden-subspace", lambda network: find_by_moves(network, 1), "more inputs"),
-        (
-            "starts-that-persist/hidden-subspace",
-            lambda network: 2 * find_by_weights(network),
-            "no orthogonal projection",
-        ),
-        ("starts-that-persist/hidden-subspace", lambda network: torch.zeros(network.dim, network.dim), "dimension 0"),
-        ("starts-that-persist/hidden-subspace", lambda network: torch.zeros(3, 3), "shape"),
-        ("starts-that-persist/start-that-persists", independent, "after layer"),
-        ("starts-that-persist/start-that-persists", rescaled, "one function"),
-        ("starts-that-persist/start-that-persists", lambda n, g: init.shared_orthogonal_(n, g), "layers 1 and 2"),
-        ("starts-that-persist/start-that-persists", lambda n, g: init.looks_linear_(n, g), "find another"),
-        ("starts-that-persist/start-that-persists", infinite, "not finite"),
+def skipping(network, generator):
+    for layer in network.layers:
+        layer.alpha = 1.0
+
+
+NAME = "starts-that-persist/"
+SOLUTIONS = {
+    NAME + "few-walls": [lambda Q: walls(Q, beta=-1), untied, square],
+    NAME + "biased-cone": [
+        dimension,
+        lambda *case: int(dimension(*case)),
+        lambda Q, b, x, L: (torch.minimum(Q @ x + b, Q @ x + L * b).numpy() > 0).sum(),
     ],
-)
-def test_a_likely_mistake_is_named(name, answer, part):
-    with pytest.raises(Wrong) as caught:
-        check(name, answer)
-    assert part in str(caught.value)
-
-
-def test_the_network_of_the_open_exercise_is_the_usual_one():
-    """What a reader builds to try an answer out is what the check builds."""
-    layer = deep_network(1, 24, **DOUBLE).layers[0]
-    assert (layer.alpha, layer.beta, layer.activation.name, layer.outer) == (0, 1, "relu", "free")
+    NAME + "hidden-subspace": [find_by_moves, find_by_weights, lambda network: find_by_weights(network).tolist()],
+    NAME + "start-that-persists": [permuted, lambda network, g: permuted(network, g, k=6)],
+}
+MISTAKES = {
+    NAME + "few-walls": [
+        (lambda Q: walls(Q, sign=1, beta=-1), "opposite cone"),
+        (lambda Q: walls(Q, FeedForward, sign=1), "no row of Q sees"),
+        (fold, "folds"),
+        (lambda Q: walls(Q, beta=1), "pushes points away"),
+        (lambda Q: walls(Q, beta=0), "leaves every point"),
+        (lambda Q: walls(Q, beta=-1, b=0.5), "differs in"),
+        (lambda Q: walls(Q, beta=-0.5), "differs in"),
+        (lambda Q: walls(Q, beta=-1, dtype=torch.float32), "float64"),
+        (lambda Q: torch.nn.Linear(2, 2), "return a pso_lib Layer"),
+    ],
+    NAME + "biased-cone": [
+        (lambda Q, b, x, depth: (Q @ x > 0).sum(), "b = 0 only"),
+        (lambda Q, b, x, depth: (Q @ x + b > 0).sum(), "first layer"),
+        (lambda Q, b, x, depth: (Q @ x + depth * b > 0).sum(), "what it carried is lost"),
+        (lambda Q, b, x, depth: (b >= 0).sum(), "needs that they fire"),
+        (lambda Q, b, x, depth: ((b >= 0) & (Q @ x + b > 0)).sum(), "at first and have"),
+        (lambda Q, b, x, depth: len(x) - dimension(Q, b, x, depth), "that are lost"),
+        (lambda Q, b, x, depth: -1, "use its arguments"),
+        (lambda Q, b, x, depth: dimension(Q, b.neg_(), x, depth), "in place"),
+    ],
+    NAME + "hidden-subspace": [
+        (lambda network: torch.eye(network.dim) - find_by_weights(network), "they leave alone"),
+        (columns, "U Uᵀ"),
+        (lambda network: find_by_moves(network, 1), "more inputs"),
+        (lambda network: 2 * find_by_weights(network), "no orthogonal projection"),
+        (lambda network: torch.zeros(network.dim, network.dim), "the matrix is 0"),
+        (lambda network: torch.eye(network.dim), "some of it is moved"),
+        (lambda network: torch.zeros(3, 3), "shape"),
+    ],
+    NAME + "start-that-persists": [
+        (independent, "after layer"),
+        (identity, "layers 1 and 2 have 24"),
+        (two_shuffles, "layers 1 and 3"),
+        (block, "18 of 24 rows"),
+        (init.looks_linear_, "looks-linear"),
+        (mixed_looks_linear, "looks-linear"),
+        (lambda network, g: permuted(network, g, scale=1.1), "Allowed is 1"),
+        (lambda network, g: permuted(network, g, scale=1 - 1e-6), "after layer 0"),
+        (lambda network, g: independent(network, g, b=1e6), "affine"),
+        (lambda network, g: init.shared_orthogonal_(network, g), "needs B"),
+        (infinite, "not finite"),
+        (skipping, "no longer relu"),
+    ],
+}
+test_right = passes(SOLUTIONS)
+test_wrong = named(MISTAKES)
