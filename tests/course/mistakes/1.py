@@ -11,7 +11,10 @@ MISTAKES = {
     "log_spectrum": {
         "float64": (
             [
-                ("product = mpmath.eye(matrices.shape[1])", "product = torch.eye(matrices.shape[1], dtype=matrices.dtype)"),
+                (
+                    "product = mpmath.eye(matrices.shape[1])",
+                    "product = torch.eye(matrices.shape[1], dtype=matrices.dtype)",
+                ),
                 ("for J in matrices.tolist():", "for J in matrices:"),
                 ("mpmath.matrix(J) * product", "J @ product"),
                 ("mpmath.svd_r(product, compute_uv=False)", "torch.linalg.svdvals(product).clamp_min(1e-300).tolist()"),
@@ -36,25 +39,51 @@ MISTAKES = {
         "all units": ([(" if left != right]", "][: len(places) - 2]")], 0.75, "passes its kink"),
         "the ends too": ([("return [t for", "return [0, 1] + [t for")], 0.75, "ends of the segment"),
         "the first layer alone": (
-            [("for number, (W, b) in enumerate(layers):", "for number, (W, b) in enumerate([layers[0], ([[1] * len(layers[0][1])], [0])]):")],
+            [
+                (
+                    "for number, (W, b) in enumerate(layers):",
+                    "for number, (W, b) in enumerate([layers[0], ([[1] * len(layers[0][1])], [0])]):",
+                )
+            ],
             0.5,
             "",
         ),
     },
     "cells": {
-        "parallel walls meet": ([("combinations(kinks, size)", "combinations([1] * sum(kinks), size)")], 0.26, "parallel|Parallel"),
+        "parallel walls meet": (
+            [("combinations(kinks, size)", "combinations([1] * sum(kinks), size)")],
+            0.3,
+            "Parallel",
+        ),
         "the whole space": ([('most = VARIANT["cells"]["slice"]', "most = n")], 0.9, "whole space"),
-        "all combinations": ([('most = VARIANT["cells"]["slice"]', "most = len(kinks)")], 0.2, "All combinations"),
+        "all combinations": ([('most = VARIANT["cells"]["slice"]', "most = len(kinks)")], 0.3, "All combinations"),
         "off by one": ([("range(most + 1)", "range(most)")], 0.2, "too few"),
     },
     "safe_radius": {
         "kinks alone": ([("return torch.minimum(radius, distance.amin(1))", "return radius")], 0.25, "Only the kinks"),
-        "boundary alone": ([("return torch.minimum(radius, distance.amin(1))", "return distance.amin(1)")], 0.26, "boundary"),
-        "no difference": ([("normal = f[rows, best][:, None] - f, J[rows, best][:, None] - J", "normal = f[rows, best][:, None] - f, J[rows, best][:, None] + 0 * J")], 0.5, "gradient of the difference"),
+        "boundary alone": (
+            [("return torch.minimum(radius, distance.amin(1))", "return distance.amin(1)")],
+            0.25,
+            "boundary",
+        ),
+        "no difference": (
+            [
+                (
+                    "normal = f[rows, best][:, None] - f, J[rows, best][:, None] - J",
+                    "normal = f[rows, best][:, None] - f, J[rows, best][:, None] + 0 * J",
+                )
+            ],
+            0.5,
+            "gradient of the difference",
+        ),
     },
     "saw": {
-        "one layer's worth": ([("A2 = torch.stack([jumps * (-1) ** k", "A2 = torch.stack([0 * jumps + 1")], 0.0, "pieces"),
+        "one layer's worth": (
+            [("A2 = torch.stack([jumps * (-1) ** k", "A2 = torch.stack([0 * jumps + 1")],
+            0.0,
+            "pieces",
+        ),
         "hidden valleys": ([("jumps * (-1) ** k", "jumps"), ("[(-1) ** k for k", "[1 for k")], 0.95, "hidden"),
-        "all face right": ([("if j in (1, 2)", "if j < 0")], 0.95, "face"),
+        "all face right": ([("if j in (1, 2)", "if j < 0")], 0.95, "pieces"),
     },
 }

@@ -48,9 +48,7 @@ def bends(layers, p, q):
         new.append((places[-1], values[-1]))
         places = [t for t, _ in new]
         values = [[v if v > 0 else low * v for v in h] for _, h in new]
-    slopes = [
-        [(v - u) / (t - s) for u, v in zip(g, h)] for (s, g), (t, h) in itertools.pairwise(zip(places, values))
-    ]
+    slopes = [[(v - u) / (t - s) for u, v in zip(g, h)] for (s, g), (t, h) in itertools.pairwise(zip(places, values))]
     return [t for t, left, right in zip(places[1:], slopes, slopes[1:]) if left != right]
 
 
