@@ -16,7 +16,7 @@ from torch import nn
 from pso_lib import analysis
 from pso_lib.analysis import persistence, singularity
 from pso_lib.analysis.recorder import Recorder
-from pso_lib.checks._core import require_close
+from pso_lib.checks._compare import require_close
 from pso_lib.data import load
 from pso_lib.data.text import load_text
 from pso_lib.experiments import runner, survival
@@ -165,7 +165,8 @@ class Streams:
         yield
         self.on = None
 
-    def Stream(self):
+    def Stream(self, priority=0):
+        assert priority < 0, "threads that train side by side are on the streams of priority 0"
         assert self.on is not None, "a stream belongs to the current device, which need not be the weights'"
         return SimpleNamespace(wait_stream=self._begin)
 

@@ -148,7 +148,8 @@ class Group:
         """
         with torch.cuda.device(self.buffers.loss.device), _CAPTURING:
             self.stopped.fill_(1)  # before the other stream starts from here
-            side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            # of a pool of its own: no other thread works on this stream
+            side, graph = torch.cuda.Stream(priority=-1), torch.cuda.CUDAGraph()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(3):
