@@ -41,13 +41,13 @@ def as_numbers(value: Any, what: str = "your answer") -> Tensor:
         if len({row.shape for row in rows}) > 1:
             shapes = ", ".join(str(tuple(row.shape)) for row in rows[:4])
             wrong(f"{what} is ragged: its parts have the shapes {shapes}; they must be alike.")
-        return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.float64)
+        return torch.stack(rows) if rows else torch.zeros(0, dtype=torch.float64, device="cpu")
     try:
         # a fraction of "1e999999999" would be worked out, digit by digit
         number = float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
     except (TypeError, ValueError):
         wrong(f"{what} has {value!r:.60} where a number is wanted.")
-    return torch.tensor(number, dtype=torch.float64)
+    return torch.tensor(number, dtype=torch.float64, device="cpu")
 
 
 def as_number(value: Any, what: str = "your answer") -> float:
