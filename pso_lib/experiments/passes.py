@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -140,6 +140,7 @@ class _Gatherer:
     def __init__(self, count: int):
         self.count = count
         self.waiting: list[tuple[Request, Future]] = []
+        self.error: BaseException | None = None  # the first: nobody trains any more
         self.lock = threading.Lock()
 
     def trained(self, request: Request) -> list[History]:
@@ -147,7 +148,7 @@ class _Gatherer:
         with self.lock:
             self.waiting.append((request, future))
             due = self._due()
-        _serve(due)
+        self._serve(due)
         return future.result()
 
     def leave(self) -> None:
@@ -155,7 +156,11 @@ class _Gatherer:
         with self.lock:
             self.count -= 1
             due = self._due()
-        _serve(due)
+        self._serve(due)
+
+    def stop(self, error: BaseException) -> None:
+        """What is under way comes to its end, and nothing is begun."""
+        self.error = self.error or error
 
     def _due(self) -> list[tuple[Request, Future]]:
         due: list[tuple[Request, Future]] = []
@@ -163,16 +168,17 @@ class _Gatherer:
             due, self.waiting = self.waiting, []
         return due
 
-
-def _serve(due: list[tuple[Request, Future]]) -> None:
-    if not due:
-        return
-    try:
-        for (_, future), histories in zip(due, _train_all([request for request, _ in due]), strict=True):
-            future.set_result(histories)
-    except BaseException as error:
-        for _, future in due:
-            future.set_exception(error)
+    def _serve(self, due: list[tuple[Request, Future]]) -> None:
+        if not due:
+            return
+        try:
+            if self.error is not None:
+                raise CancelledError("another unit broke down") from self.error
+            for (_, future), histories in zip(due, _train_all([request for request, _ in due]), strict=True):
+                future.set_result(histories)
+        except BaseException as error:
+            for _, future in due:
+                future.set_exception(error)
 
 
 _gatherer: ContextVar[_Gatherer | None] = ContextVar("gatherer", default=None)
@@ -205,11 +211,18 @@ def found(
             try:
                 with _device_of(sources):
                     return work(unit, {key: parts[key] for key in needs[unit.key]}, sources)
+            except BaseException as error:
+                gatherer.stop(error)
+                raise
             finally:
                 gatherer.leave()
 
         with ThreadPoolExecutor(len(ready)) as pool:
-            made = list(pool.map(alone_in_a_thread, ready))
+            try:
+                made = list(pool.map(alone_in_a_thread, ready))
+            except BaseException as error:  # Ctrl-C comes here too
+                gatherer.stop(error)
+                raise (gatherer.error or error) from None
         seconds = time.monotonic() - begin
         for unit, part in zip(ready, made, strict=True):
             left.remove(unit)

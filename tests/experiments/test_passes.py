@@ -116,6 +116,35 @@ def test_an_error_reaches_the_caller_and_nobody_waits_for_ever(monkeypatch, whic
         parts_of(small(), passes.found)
 
 
+def test_after_an_error_or_ctrl_c_nothing_more_is_trained(monkeypatch, sizes):
+    """What is under way ends; the first error is the one that is told."""
+
+    def interrupted(arm, *rest, **options):
+        if arm.name == "he":
+            raise KeyboardInterrupt
+        return real(arm, *rest, **options)
+
+    real = passes.network
+    monkeypatch.setattr(passes, "network", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parts_of(small(), passes.found)
+    assert len(sizes) <= 1  # of the round in which it came
+
+    real_unit, turns = DEPTH.run_unit, iter([True])
+
+    def breaks_first(plan, unit, *rest):
+        if next(turns, False):
+            raise MemoryError("the first")
+        return real_unit(plan, unit, *rest)
+
+    monkeypatch.setattr(passes, "network", real)
+    monkeypatch.setattr(DEPTH, "run_unit", breaks_first, raising=False)
+    sizes.clear()
+    with pytest.raises(MemoryError, match="the first"):
+        parts_of(small(), passes.found, at_once=4)
+    assert not sizes
+
+
 def test_a_start_is_drawn_once_for_all_its_rates(monkeypatch):
     drawn, real = [], passes.network
 
