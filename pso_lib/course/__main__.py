@@ -171,7 +171,7 @@ def _grade(options: argparse.Namespace, assignment: Assignment) -> int:
     )
     modified = {str(path.relative_to(options.submissions)): path.stat().st_mtime for path in files}
     rows = write_grades(options.csv, assignment, graded, late, modified)
-    write_feedback(options.feedback, assignment, graded, rows)
+    write_feedback(options.feedback, assignment, graded, rows, secret)
     if roster is not None and (missing := [name for name in roster if name not in {one.student for one in graded}]):
         print(f"nothing from {', '.join(missing)}")
     print(f"{len(graded)} graded: {options.csv}, pages for the students in {options.feedback}")

@@ -93,7 +93,7 @@ class Exercise:
         points: as in ``assignment.md``.
         variant: draws what differs from student to student, as plain data.
         cases: from the variant and a generator of the student's own, the questions.
-        seconds: wall time for all cases together.
+        seconds: of computing, for all cases together; three times as long by the clock.
         megabytes: memory beyond what Python with torch takes.
     """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pso_lib.course.assignment import Assignment, CourseError
+from pso_lib.course.assignment import Assignment, CourseError, filled
 from pso_lib.course.grading import Graded, safe_name
 
 __all__ = ["Late", "read_roster", "write_feedback", "write_grades"]
@@ -145,16 +145,18 @@ def _by_hand(path: Path, rubrics: dict[str, float]) -> dict[str, dict[str, str]]
     return found
 
 
-def write_feedback(out: Path, assignment: Assignment, graded: Iterable[Graded], rows: Iterable[dict[str, str]]) -> None:
+def write_feedback(
+    out: Path, assignment: Assignment, graded: Iterable[Graded], rows: Iterable[dict[str, str]], secret: bytes
+) -> None:
     """A page for each submission: points, and mistakes by name; neither questions nor tests."""
     out.mkdir(parents=True, exist_ok=True)
     for one, row in zip(graded, rows, strict=True):
         name = safe_name(one.file) if one.student in one.file else safe_name(f"{one.student}.{one.file}")
-        text = feedback(assignment, one, row)
+        text = feedback(assignment, one, row, assignment.variants(secret, one.variant))
         (out / f"{name}.md").write_text(text, encoding="utf8", errors="backslashreplace")
 
 
-def feedback(assignment: Assignment, one: Graded, row: dict[str, str]) -> str:
+def feedback(assignment: Assignment, one: Graded, row: dict[str, str], variants: dict[str, dict]) -> str:
     """What the student is told."""
     lines = [
         f"# {assignment.title}",
@@ -177,7 +179,7 @@ def feedback(assignment: Assignment, one: Graded, row: dict[str, str]) -> str:
         if section.name not in one.results:
             continue
         result = one.results[section.name]
-        lines += ["", f"## {section.title}", ""]
+        lines += ["", f"## {filled(section.title, variants[section.name], section.title)}", ""]
         lines += [f"`{section.name}`: {result['points']:g} of {result['out_of']:g} points", ""]
         lines += [f"- ✗ {result['problem']}"] if result["problem"] else []
         told = set()

@@ -30,6 +30,7 @@ from pso_lib.course.wire import decoded, encoded
 
 __all__ = ["Graded", "grade"]
 
+PATIENCE = 3  # as in worker, which the grader's own process does not import
 JUDGING = 30.0  # seconds for one judge
 SILENCE = 300.0  # seconds beyond an exercise's own after which its process counts as lost
 
@@ -157,7 +158,7 @@ def grade(
                         _write_log(out, one.file, name, log)
                     job.begun = None
             for job in running.values():
-                limit = SILENCE + (assignment.exercises[job.begun[1]].seconds if job.begun else 0)
+                limit = SILENCE + PATIENCE * (assignment.exercises[job.begun[1]].seconds if job.begun else 0)
                 if time.monotonic() - job.since > limit:
                     job.process.kill()
     finally:
@@ -293,7 +294,7 @@ def _exercise(
     try:
         if not worker:
             worker.append(Worker(mode))
-        reply = worker[0].ask(request, one.seconds + 20)
+        reply = worker[0].ask(request, PATIENCE * one.seconds + 20)
         answers, printed = reply["results"], str(reply.get("printed", ""))
         if not isinstance(answers, list) or len(answers) != len(cases):
             raise WorkerEnded("the process answered something else")
@@ -307,7 +308,7 @@ def _exercise(
         verdict, remark = _judged(case, answer, one)
         judged.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
         lines += [f"{case.what}: {verdict.share:g} of 1. {verdict.message}", f"  arguments {case.arguments!r:.500}"]
-        lines += [f"  answer {answer!r:.500}", *([remark] if remark else [])]
+        lines += [f"  answer {_shown(answer):.500}", *([remark] if remark else [])]
         if remark:
             remarks.append(f"{name}: the oracle failed on an answer; see its log")
     whole = sum(case.weight for case in cases)
@@ -351,6 +352,13 @@ def _judged(case: Case, answer: Any, one: Exercise) -> tuple[Judgement, str]:
     except Exception:
         message = "the answer could not be judged: is it of the kind and shape that the exercise asks for?"
         return Judgement(0.0, message), traceback.format_exc()
+
+
+def _shown(answer: Any) -> str:
+    try:
+        return repr(decoded(answer["value"]))
+    except (ValueError, KeyError, TypeError):
+        return repr(answer)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def make(
     for section in assignment.sections:
         variant = variants.get(section.name, {})
         points = f" ({section.points:g} point{'s' * (section.points != 1)})" if section.points is not None else ""
-        cells.append(_markdown(f"## {section.title}{points}"))
+        cells.append(_markdown(f"## {filled(section.title, variant, 'a heading')}{points}"))
         for kind, text in section.parts:
             text = filled(text, variant, f"assignment.md, {section.title!r}")
             cells.append(_part(kind, answers[section.name] if kind == "starter" and answers else text))

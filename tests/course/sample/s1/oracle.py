@@ -91,8 +91,8 @@ def pieces_cases(variant, rng):
         (1, [1, 2, 2, 5, 1], "creases that coincide"),
     ):
 
-        def judge(value, right=len(set(creases)) + 1):
-            found = as_number(value)
+        def judge(value, creases=creases):
+            found, right = as_number(value), len(set(creases)) + 1
             if found == right - 1:
                 wrong("off by one: between two creases there are three pieces")
             require_close(found, right)
