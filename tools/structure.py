@@ -39,8 +39,9 @@ def prose(notebook) -> str:
 
 
 def words(notebook) -> int:
-    """Words of prose: a formula counts as one, code and the marks of directives as none."""
-    text = re.sub(r"<!--.*?-->", " ", prose(notebook), flags=re.S)
+    """Words of prose: a formula counts as one; code, the marks of directives, folded hints and solutions as none."""
+    folded = r"^:::\{dropdown\} Hint.*?^:::$|^:::\{solution-start\}.*?^:::\{solution-end\}"
+    text = re.sub(rf"<!--.*?-->|{folded}", " ", prose(notebook), flags=re.S | re.M)
     text = re.sub(r"(?ms)^[ \t]*(`{3,})(?!\{).*?^[ \t]*\1[ \t]*$", " ", text)
     text = re.sub(r"(?m)^[ \t]*(:{3,}|`{3,}).*$|^[ \t]*:[\w-]+:.*$|^\([\w:.-]+\)=\s*$", " ", text)
     text = re.sub(r"(?s)\$\$.*?\$\$|\$[^$]+\$", " formula ", text)

@@ -1,168 +1,168 @@
-"""Exercises on folding in one layer: scalar folds, perpendicular creases, Kawasaki's condition."""
+"""Exercises on folding: zig-zags of leaky units, the fourth crease, sorting by folds, seven planes in space."""
 
-from fractions import Fraction
+from itertools import combinations, permutations
 
-import sympy as sp
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from pso_lib.checks._compare import require_close, require_shape
+from pso_lib.checks._compare import as_numbers, require_function, require_parts
 from pso_lib.checks._core import exercise, wrong
-from pso_lib.exact.folds import fold
-from pso_lib.exact.origami import NotFlatFoldable, kawasaki, kawasaki_completion, require_foldable
-from pso_lib.exact.symbolic import exact_matrix
-
-_THREE = (0, 40, 100)  # normals, in degrees
+from pso_lib.nn.init import seeded
 
 
-def _number(value) -> sp.Expr:
-    """An answer as an exact number: numbers, strings such as "1/3", floats near a short fraction."""
-    if isinstance(value, float):
-        value = str(Fraction(value).limit_denominator(1000))
-    return sp.sympify(value)
+@exercise("origami/zigzag", points=2)
+def zigzag(answer) -> str:
+    """``zigzag(kinks, s)``: alpha, betas (m,) for which alpha z + Σ betas[i] σ(z - kinks[i]) has slopes 1, -1, 1, …"""
+    cases = [
+        ([0.0], 0.1),
+        ([-1.0, 2.0], 0.5),
+        ([0.0, 1.0, 3.0], 0.1),
+        ([-2.0, 0.0, 1.0, 4.0, 5.0], -1.0),
+        ([1.0, 2.0], 0.0),
+    ]
 
+    def exact(kinks, s, jump=2.0, alternate=True, first=1.0):
+        steps = [-first * jump * (-1.0 if alternate else 1.0) ** i for i in range(len(kinks))]
+        betas = [step / (1 - s) for step in steps]
+        return first - s * sum(betas), betas
 
-@exercise("origami/leaky-fold")
-def leaky_fold(answer) -> str:
-    """alpha and beta > 0 that fold the line with LeakyReLU of slope 1/10."""
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        wrong(f"give the pair (alpha, beta), not {answer!r}.")
-    alpha, beta = (float(_number(value)) for value in answer)
-    require_close(
-        [alpha, beta],
-        [-11 / 9, 20 / 9],
-        {
-            "This folds too, but with beta < 0; turn both signs around.": [11 / 9, -20 / 9],
-            "You gave (beta, alpha).": [20 / 9, -11 / 9],
-            "These fold with ReLU, whose left slope is 0; here it is 1/10.": [-1, 2],
-            "These fold with ReLU, whose left slope is 0, and beta < 0; here the left slope is 1/10.": [1, -2],
-            "The sign of beta is the other one: alpha + beta must be 1.": [-11 / 9, -20 / 9],
-            "The sign of alpha is the other one: alpha = -(s1 + s2) / (s1 - s2).": [11 / 9, 20 / 9],
-            "With beta = 0 the activation is not used.": [1, 0],
-            "alpha + beta is 1, but the left slope alpha + beta/10 must be -1, not 0.": [-1 / 9, 10 / 9],
-        },
-        tol=1e-5,
-        what="(alpha, beta)",
+    mistakes = {
+        "This is right for ReLU, whose left slope is 0; here it is s.": lambda kinks, s: exact(kinks, 0.0),
+        "The betas are right. Left of all kinks every unit has slope s, and alpha + s (sum of betas) must be 1.": (
+            lambda kinks, s: (1.0, exact(kinks, s)[1])
+        ),
+        "Divide by 1 - s: a unit's slope changes at its kink from s to 1, not from 0 to 1.": lambda kinks, s: (
+            1 - s * sum(exact(kinks, 0.0)[1]),
+            exact(kinks, 0.0)[1],
+        ),
+        "The slopes fall by 2 at every kink, to -1, -3, …; the betas must alternate.": (
+            lambda kinks, s: exact(kinks, s, alternate=False)
+        ),
+        "This folds too, but the slopes are -1, 1, -1, …; turn all signs around.": (
+            lambda kinks, s: exact(kinks, s, first=-1.0)
+        ),
+        "The slopes are 1, 0, 1, …: at each kink the slope must change by 2.": lambda kinks, s: exact(
+            kinks, s, jump=1.0
+        ),
+    }
+    require_function(
+        answer,
+        exact,
+        cases,
+        mistakes,
+        form=lambda pair, kinks, s: require_parts(pair, {"alpha": (), "betas": (len(kinks),)}),
+        what="zigzag",
     )
-    return "slopes 1 and -1"
+    return "slopes 1, -1, 1, … with one to five units and four left slopes"
 
 
-@exercise("origami/maxmin-fold")
-def maxmin_fold(answer) -> str:
-    """Orthogonal U with MaxMin(x) = U psi(U^T x), psi(z) = (-|z_1|, z_2)."""
-    if isinstance(answer, sp.MatrixBase):
-        answer = answer.tolist()
-    if not torch.is_tensor(answer):
-        answer = [[float(entry) for entry in row] for row in answer]
-    U = require_shape(answer, (2, 2), "U")
-    if (U.T @ U - torch.eye(2, dtype=U.dtype)).abs().max() > 1e-6:
-        unit = U / U.norm(dim=0)
-        if (unit.T @ unit - torch.eye(2, dtype=U.dtype)).abs().max() < 1e-6:
-            wrong("the columns of U are perpendicular but not of length 1; divide by their lengths.")
-        wrong("U is not orthogonal: U^T U differs from the identity.")
-    x = torch.tensor([[2.0, 1.0], [1.0, 2.0], [-3.0, -1.0], [-1.0, 4.0]], dtype=U.dtype)
-    maxmin = x.sort(dim=1, descending=True).values
-
-    def folded(V: torch.Tensor) -> torch.Tensor:
-        z = x @ V
-        return torch.stack([-z[:, 0].abs(), z[:, 1]], 1) @ V.T
-
-    if (folded(U) - maxmin).abs().max() < 1e-6:
-        return "one fold, along (1, -1)/√2"
-    if (folded(U) - maxmin.flip(1)).abs().max() < 1e-6:
-        wrong("this is (min, max): points with x1 > x2 move. Turn the sign of the first column.")
-    if (folded(U.flip(1)) - maxmin).abs().max() < 1e-6:
-        wrong("the columns are exchanged: psi folds the first coordinate, so the normal comes first.")
-    if (folded(U.flip(1)) - maxmin.flip(1)).abs().max() < 1e-6:
-        wrong("the columns are exchanged, and the normal has the other sign: with the columns turned it is (min, max).")
-    wrong("the first column must be the normal of the line that stays fixed, x1 = x2.")
-
-
-@exercise("origami/fourth-crease")
+@exercise("origami/fourth-crease", points=2)
 def fourth_crease(answer) -> str:
-    """A fourth normal, in degrees, for creases with normals at 0, 40 and 100 degrees."""
-    if isinstance(answer, list | tuple | set):
-        wrong(f"give one angle in degrees, a single number, not {answer!r}.")
-    angle = _number(answer)
-    if not angle.is_real:
-        wrong(f"give one angle in degrees, not {answer!r}.")
-    given = [sp.rad(value) for value in _THREE]
-    right = [sp.deg(value) for value in kawasaki_completion(given)]
-    place = angle - 180 * sp.floor(angle / 180)
-    if any(abs(place - value) < 1e-6 for value in right):
-        return f"the alternating sum of 0°, 40°, 100° and {sp.N(place, 4):g}° is 90°"
-    if 0 < angle < sp.pi and any(abs(sp.deg(angle) - value) < 1 for value in right):
-        wrong("this looks like radians; give degrees.")
-    if any(abs(place - value) < 1e-6 for value in _THREE):
-        wrong(f"there already is a crease with its normal at {place}°; on one line two creases are one.")
-    total = sp.N(sp.deg(kawasaki([*given, sp.rad(place)]).alternating_sum), 4)
-    if abs(angle - 240) < 1e-6 or abs(angle - 60) < 1e-6:
-        wrong(f"you set the sum to 180°, as for rays; for full lines it is 90°. Yours is {total:g}°.")
-    wrong(f"with the normals sorted, the alternating sum is {total:g}° instead of 90°.")
+    """``fourth_creases(a, b, c)``: all normals, in degrees, that complete three creases to a pencil that folds."""
+    cases = [(0.0, 40.0, 100.0), (10.0, 33.0, 51.0), (170.0, 20.0, 93.0), (15.0, 168.0, 41.0), (100.0, 5.0, 60.0)]
+
+    def candidates(a, b, c, whole=90.0) -> list[tuple[float, float, float]]:
+        """Where the fourth would be in each sector: its angle, and the sector's ends."""
+        ends, gaps = [(a, b), (b, c), (c, a + 180)], [b - a, c - b, a + 180 - c]
+        return [(ends[i][0] + whole - gaps[(i + 1) % 3], *ends[i]) for i in range(3)]
+
+    def exact(*given, order=sorted) -> list[float]:
+        return [t for t, low, high in candidates(*order(given)) if low < t < high]
+
+    mistakes = {
+        "this is one angle; there may be one in each of the three sectors.": lambda *given: exact(*given)[:1],
+        "some of these do not lie in the sector for which you solved: there the alternating sum is another one.": (
+            lambda *given: [t for t, *_ in candidates(*sorted(given))]
+        ),
+        "you set the sum to 180°, as for rays; for full lines it is 90°.": lambda *given: [
+            t for t, *_ in candidates(*sorted(given), whole=180.0)
+        ],
+        "this looks like radians; give degrees.": lambda *given: [t % 180 * torch.pi / 180 for t in exact(*given)],
+        "sort the three angles first: they come in any order.": lambda *given: exact(*given, order=tuple),
+    }
+
+    def form(value, *given) -> Tensor:
+        angles = as_numbers(value, "what fourth_creases returns").reshape(-1) % 180
+        if any((angles - angle).abs().min() < 1e-6 for angle in given if len(angles)):
+            wrong(f"for the creases {given} you return one that is there already; on one line two creases are one.")
+        return angles.sort().values
+
+    require_function(answer, exact, cases, mistakes, form=form, what="fourth_creases")
+    return "all completions of five sets of three creases, one or three each"
 
 
-@exercise("origami/count-pencils")
-def count_pencils(answer) -> str:
-    """How many pencils of three and of four creases fold, normals at multiples of 15 degrees, one at 0."""
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        wrong(f"give two numbers, (with three creases, with four), not {answer!r}.")
-    three, four = (int(value) for value in answer)
-    if three == 55:
-        wrong("all 55 triples fold on paper; in one layer the two halves of a crease need the same direction v.")
-    if three:
-        wrong(f"three creases through a point never fold in one layer, but you count {three}.")
-    if four == 165:
-        wrong("165 is the number of all choices of three more creases; most of them do not fold.")
-    if four == 150:
-        wrong("you counted ordered choices; the same creases in another order are the same pencil.")
-    if four < 10:
-        wrong(f"{four} pencils of four is too few; compare the error with a small number such as 1e-9, not with 0.")
-    if four != 25:
-        wrong(f"{four} pencils of four is not right: try all 165 choices beside 0°, 15° to 165°, each once.")
-    return "no three, and 25 of the 165 fours"
+@exercise("origami/sort-three", points=2)
+def sort_three(answer) -> str:
+    """Three unit normals in R^3; the folds x - 2 relu(a·x) a, one after the other, sort x in descending order."""
+    normals = as_numbers(answer, "the list of normals")
+    if normals.ndim != 2 or normals.shape[1] != 3:
+        wrong(f"give a list of normals with three entries each; this has shape {tuple(normals.shape)}.")
+    if (normals.norm(dim=1) - 1).abs().max() > 1e-6:
+        wrong("a normal is not of length 1, so its layer stretches; divide it by its length.")
+    orders = torch.tensor(list(permutations((3.0, 2.0, 1.0))), dtype=torch.float64)
+    x = torch.cat([orders, torch.randn(300, 3, generator=seeded(0), dtype=torch.float64)])
+    given, right = x, x.sort(dim=1, descending=True).values
+    for a in normals:
+        x = x - 2 * torch.relu(x @ a)[:, None] * a
+    if len(normals) > 3:
+        wrong(f"you use {len(normals)} folds; three are enough.")
+    if (x - right).abs().max() < 1e-6:
+        return "three folds sort: six pieces, one for each order"
+    if (x - right.flip(1)).abs().max() < 1e-6:
+        wrong("this sorts in ascending order; turn each normal round.")
+    if (x.sort(dim=1).values - given.sort(dim=1).values).abs().max() > 1e-6:
+        wrong("the folds change the numbers themselves; the normal of one that exchanges two is like (1, -1, 0)/√2.")
+    at = int(((x - right).abs().amax(1) > 1e-6).int().argmax())  # the first
+    shown = [", ".join(f"{value:.3g}" for value in row) for row in (given[at].tolist(), x[at].tolist())]
+    wrong(f"({shown[0]}) becomes ({shown[1]}), which is not sorted: compare the neighbours as often as it takes.")
 
 
-@exercise("origami/five-planes")
-def five_planes(answer) -> str:
-    """Five planes through the origin of R^3 with spanning normals that one layer folds."""
-    normals = [exact_matrix("normals", list(normal)) for normal in answer]
-    if any(normal.shape != (3, 1) or normal.is_zero_matrix for normal in normals):
+WALL = (1.0, 2.0, 2.0)
+
+
+@exercise("origami/seven-planes", points=3)
+def seven_planes(answer) -> str:
+    """Seven planes through the origin of R^3, (1, 2, 2) among their normals, which span, and which one layer folds."""
+    normals = as_numbers(answer, "the list of normals")
+    if normals.ndim != 2 or normals.shape[1] != 3 or not normals.any(dim=1).all():
         wrong("each normal is a list of three numbers, not all zero.")
-    for i, a in enumerate(normals):
-        for j in range(i):
-            if sp.Matrix.hstack(a, normals[j]).rank() == 1:
-                wrong(f"normals {j} and {i} are parallel: they name the same plane.")
-    if len(normals) < 5:
-        wrong(f"you gave {len(normals)} planes; five are wanted.")
-    if sp.Matrix.hstack(*normals).rank() < 3:
+    normals = normalize(normals, dim=1)
+    for i, j in combinations(range(len(normals)), 2):
+        if torch.linalg.cross(normals[i], normals[j]).norm() < 1e-6:
+            wrong(f"normals {i} and {j} are parallel: they name the same plane.")
+    if len(normals) != 7:
+        wrong(f"you gave {len(normals)} planes; seven are wanted, the given wall among them.")
+    wall = normalize(torch.tensor(WALL, dtype=torch.float64), dim=0)
+    if (normals @ wall).abs().max() < 1 - 1e-9:
+        wrong("the wall with normal (1, 2, 2) is not among them.")
+    if torch.linalg.svdvals(normals)[-1] < 1e-6:
         wrong("the normals lie in one plane, so all creases contain one line: that is a pencil; add a wall across it.")
-    try:
-        require_foldable(normals)
-    except NotFlatFoldable as reason:
-        wrong(f"no layer folds these: {reason}")
-    if not fold(sp.eye(3), normals).is_orthogonal:
-        wrong("every crossing looks right, but some region is not orthogonal: please report this answer.")
-    extra = "" if len(normals) == 5 else f" (and you found {len(normals)})"
-    return f"every crossing is perpendicular or meets Kawasaki's condition{extra}"
+    for line in _common_lines(normals):
+        _require_fold(normals, line)
+    return "every line that several planes share is perpendicular or meets Kawasaki's condition"
 
 
-@exercise("origami/numbers-in-space")
-def numbers_in_space(answer) -> str:
-    """The numbers from 3 to 10 of planes through the origin of R^3 that fold, their normals spanning R^3."""
-    if not isinstance(answer, list | tuple | set | range):
-        wrong(f"give a list of numbers from 3 to 10, not {answer!r}.")
-    given = {int(value) for value in answer}
-    if given - set(range(3, 11)):
-        wrong(f"{sorted(given - set(range(3, 11)))} is outside 3 to 10.")
-    if 6 in given:
-        wrong("six never fold: a line of the splitting takes one plane through the origin, a plane takes 4, 6, …")
-    if any(value % 2 == 0 for value in given):
-        wrong("R^3 is three lines, or a plane and a line; count the creases that each can carry.")
-    for value, reason in (
-        (3, "three walls of a corner are perpendicular."),
-        (5, "a pencil of four and a wall across it fold."),
-        (7, "a pencil may have six creases, or eight."),
-        (9, "a pencil may have six creases, or eight."),
-    ):
-        if value not in given:
-            wrong(f"{value} is missing: {reason}")
-    return "three walls, or an even pencil and one wall"
+def _common_lines(normals: Tensor) -> list[Tensor]:
+    """The lines in which two of the planes or more meet, each once."""
+    lines: list[Tensor] = []
+    for i, j in combinations(range(len(normals)), 2):
+        line = normalize(torch.linalg.cross(normals[i], normals[j]), dim=0)
+        if all(torch.linalg.cross(line, other).norm() > 1e-6 for other in lines):
+            lines.append(line)
+    return lines
+
+
+def _require_fold(normals: Tensor, line: Tensor) -> None:
+    """The theorem's conditions (a) and (b) for the planes that contain the line."""
+    through = (normals @ line).abs() < 1e-6
+    names, rows = through.nonzero()[:, 0].tolist(), normals[through]
+    across = torch.linalg.cross(line, rows[0])
+    angles = torch.atan2(rows @ across, rows @ rows[0]) % torch.pi
+    angles = torch.where(torch.pi - angles < 1e-6, 0.0, angles).sort().values
+    if len(names) % 2:
+        wrong(f"the planes {names} share a line, and they are {len(names)}: an odd number never folds.")
+    total = torch.rad2deg((angles[1::2] - angles[::2]).sum()).item()
+    if abs(total - 90) > 1e-4:
+        rule = "are not perpendicular" if len(names) == 2 else "break Kawasaki's condition"
+        wrong(f"the planes {names} share a line and {rule}: their angles' alternating sum is {total:.4g}°, not 90°.")
