@@ -1,29 +1,49 @@
-"""The checks of the chapter on robustness: the solution passes, each likely mistake is named; the chapter's law."""
+"""The checks of the chapter on robustness: right answers pass in each form, each likely mistake is named; its law."""
 
 import math
 
 import pytest
+import sympy as sp
 import torch
+from exercise_cases import named, passes
+from scipy.stats import binom
 
 from pso_lib.analysis.jacobian import jacobian
 from pso_lib.analysis.persistence import persistent_dimension
 from pso_lib.analysis.spectrum import singular_values
-from pso_lib.checks import Wrong, check
 from pso_lib.experiments import summary
 from pso_lib.nn import activations
 from pso_lib.nn.init import block_, shared_orthogonal_
 from pso_lib.nn.networks import deep_network
 
-
-def law(n, k):
-    return (n - k) / 2, 0.5 ** (n - k)
+z = sp.Symbol("z")
 
 
-def training_rates(runs, arm, depth, margin, *, pick="mean", keep=lambda r: True, arms=None, flip=False):
+def units_needed(least, chance, more=0, strictly=False):
+    m = 0
+    while (tail := binom.sf(least + more - 1, m, 0.5)) < chance or (strictly and tail == chance):
+        m += 1
+    return m
+
+
+def decades(runs, arm, depth, margin, *, pick="mean", keep=lambda r: True, arms=None, gaps=False, relative=False):
     runs = [r for r in runs if depth in (None, r["depth"]) and keep(r)]
     means = {key: getattr(spread, pick) for key, spread in summary(runs, "arm", "lr").items()}
     best = max(m for (a, _), m in means.items() if a in (arms or (arm,)))
-    return sorted((lr for (a, lr), m in means.items() if a == arm and m >= best - margin), reverse=flip)
+    least = best * (1 - margin) if relative else best - margin
+    rates = sorted(lr for a, lr in means if a == arm)
+    good = [means[arm, lr] >= least for lr in rates]
+    stretches = [
+        (i, j)
+        for i in range(len(rates))
+        for j in range(i, len(rates))
+        if (all(good[i : j + 1]) or gaps) and good[i] and good[j]
+    ]
+    return max((math.log10(rates[j] / rates[i]) for i, j in stretches), default=0.0)
+
+
+def of(**options):
+    return lambda runs, arm, depth, margin: decades(runs, arm, depth, margin, **options)
 
 
 def rest(g):
@@ -37,84 +57,90 @@ def rate(g):
     return math.log(g) if g <= 1 else math.log(g * (1 - rest(g) ** 2))
 
 
-def smooth(z):
-    middle = z.clamp(0, 1)
-    return torch.where(z > 1, z, 2 * middle**2 - middle**3)
+def finite_rate(g, steps=20_000):
+    """No case by case: the derivative of many steps."""
+    u, logarithm = 0.7, 0.0
+    for _ in range(steps):
+        u = math.tanh(g * u)
+        logarithm += math.log(g * (1 - u * u))
+    return logarithm / steps
 
 
-def smooth_fold(z):
-    return torch.where(z.abs() > 1, z.abs(), (z**2 + 1) / 2)  # |z| with its kink rounded off
+smooth = sp.Piecewise((0, z < 0), (2 * z**2 - z**3, z < 1), (z, True))
 
 
-@pytest.mark.parametrize(
-    "name, answer",
-    [
-        ("how-robust-is-it/chance-of-none", law),
-        ("how-robust-is-it/rates-that-train", training_rates),
-        ("how-robust-is-it/tanh-layers-cost", rate),
-        ("how-robust-is-it/smooth-and-persistent", smooth),
-        ("how-robust-is-it/smooth-and-persistent", smooth_fold),
+def smooth_fold(c):
+    return sp.Piecewise((sp.Abs(z), sp.Abs(z) > c), ((z**2 / c + c) / 2, True))
+
+
+bump = sp.exp(-1 / z) / (sp.exp(-1 / z) + sp.exp(-1 / (1 - z)))  # from 0 to 1 with all its derivatives
+NAME = "how-robust-is-it/"
+SOLUTIONS = {
+    NAME + "enough-units": [units_needed, lambda *case: sp.Integer(units_needed(*case))],
+    NAME + "rates-that-train": [decades, lambda *case: torch.tensor(decades(*case))],
+    NAME + "tanh-layers-cost": [rate, finite_rate, lambda g: torch.tensor(rate(g))],
+    NAME + "smooth-and-persistent": [
+        smooth,
+        smooth.subs(z, sp.Symbol("x")),
+        smooth_fold(1),
+        smooth_fold(sp.Rational(1, 1000)),
+        smooth_fold(0.01),
+        sp.Piecewise((0, z <= 0), (z * bump, z < 1), (z, True)),
     ],
-)
-def test_a_solution_passes(name, answer, capsys):
-    check(name, answer)
-    assert capsys.readouterr().out.startswith(f"✓ {name}")
-
-
-def of(**options):
-    return lambda runs, arm, depth, margin: training_rates(runs, arm, depth, margin, **options)
-
-
-@pytest.mark.parametrize(
-    "name, answer, part",
-    [
-        ("how-robust-is-it/chance-of-none", lambda n, k: 0.5 ** (n - k), "two numbers"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: (n - k, 0.5 ** (n - k)), "only those that are active"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: (n / 2, 0.5 ** (n - k)), "keep nothing"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: (k / 2, 0.5 ** (n - k)), "*not* isometric"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: ((n - k) / 2, 0.5**k), "must be off"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: ((n - k) / 2, 1 - 0.5 ** (n - k)), "1 minus it"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: ((n - k) / 2, 0.5), "but all"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: ((n - k) / 2, 0.25 ** (n - k)), "share with none"),
-        ("how-robust-is-it/chance-of-none", lambda n, k: (0.7, 0.5 ** (n - k)), "the mean is"),
-        ("how-robust-is-it/rates-that-train", of(flip=True), "increasing order"),
-        ("how-robust-is-it/rates-that-train", of(pick="max"), "means over the seeds"),
-        ("how-robust-is-it/rates-that-train", of(keep=lambda r: not r["diverged"]), "diverged"),
-        ("how-robust-is-it/rates-that-train", of(arms=("he", "shared")), "arm's own best"),
-        (
-            "how-robust-is-it/rates-that-train",
-            lambda runs, arm, depth, margin: training_rates(runs, arm, None, margin),
-            "mix the depths",
-        ),
-        ("how-robust-is-it/rates-that-train", lambda *a: [1.0], "expected"),
-        ("how-robust-is-it/tanh-layers-cost", math.log, "other fixed point"),
-        (
-            "how-robust-is-it/tanh-layers-cost",
-            lambda g: rate(g) if g <= 1 else math.log(1 - rest(g) ** 2),
-            "factor g is missing",
-        ),
-        ("how-robust-is-it/tanh-layers-cost", lambda g: -rate(g), "sign is wrong"),
-        ("how-robust-is-it/tanh-layers-cost", lambda g: math.exp(rate(g)), "factor per layer"),
-        ("how-robust-is-it/tanh-layers-cost", lambda g: rate(g) - 0.01 * (g == 1), "power law"),
-        ("how-robust-is-it/tanh-layers-cost", lambda g: -1.0, "the rate is"),
-        ("how-robust-is-it/smooth-and-persistent", lambda z: z.detach(), "differentiate"),
-        ("how-robust-is-it/smooth-and-persistent", torch.relu, "a kink"),
-        ("how-robust-is-it/smooth-and-persistent", lambda z: torch.where(z > 0, z + 1, z), "not continuous"),
-        ("how-robust-is-it/smooth-and-persistent", lambda z: torch.where(z > 0, z * z.sqrt(), 0 * z), "not finite"),
-        ("how-robust-is-it/smooth-and-persistent", lambda z: -z, "affine"),
-        ("how-robust-is-it/smooth-and-persistent", torch.tanh, "no coordinate has slope 1"),
-        ("how-robust-is-it/smooth-and-persistent", torch.nn.functional.gelu, "no coordinate has slope 1"),
-        (
-            "how-robust-is-it/smooth-and-persistent",
-            lambda z: torch.where(z > 1, z - 0.5, z.clamp(0, 1) ** 2 / 2),
-            "map it into itself",
-        ),
+}
+MISTAKES = {
+    NAME + "enough-units": [
+        (lambda least, chance: 2 * least, "half of the draws"),
+        (lambda *case: units_needed(*case, strictly=True), "with >="),
+        (lambda *case: units_needed(*case, more=1), "more than `least`"),
+        (lambda least, chance: units_needed(1, chance), "for one dimension"),
+        (lambda least, chance: least, "must be active"),
+        (lambda *case: units_needed(*case) - 1, "last number that is not"),
+        (lambda least, chance: math.ceil(2 * least / chance), "binomial"),
+        (lambda *case: 20, "use its arguments"),
     ],
-)
-def test_a_likely_mistake_is_named(name, answer, part):
-    with pytest.raises(Wrong) as caught:
-        check(name, answer)
-    assert part in str(caught.value)
+    NAME + "rates-that-train": [
+        (lambda runs, arm, depth, margin: decades(runs, arm, depth, margin - 1e-9), "with >="),
+        (of(relative=True), "as a share"),
+        (of(pick="min"), "the worst runs"),
+        (of(pick="max"), "the best runs"),
+        (of(keep=lambda r: not r["diverged"]), "diverged"),
+        (of(arms=("he", "shared")), "arm's own best"),
+        (of(gaps=True), "breaks the stretch"),
+        (lambda runs, arm, depth, margin: decades(runs, arm, None, margin), "mix the depths"),
+        (lambda *case: math.log(10) * decades(*case), "natural logarithm"),
+        (lambda *case: 10 ** decades(*case), "give its log10"),
+        (lambda runs, arm, depth, margin: decades(runs, arm, depth, 0.02), "right on"),
+    ],
+    NAME + "tanh-layers-cost": [
+        (math.log, "other fixed point"),
+        (lambda g: rate(g) if g <= 1 else math.log(1 - rest(g) ** 2), "factor g is missing"),
+        (lambda g: math.log(1 - rest(g) ** 2) if g > 1 else 0.0, "factor g is missing"),
+        (lambda g: -rate(g), "sign is wrong"),
+        (lambda g: math.exp(rate(g)), "factor per layer"),
+        (lambda g: rate(g) / math.log(10), "natural one"),
+        (lambda g: rate(g) - 0.01 * (g == 1), "power law"),
+        (lambda g: -1.0, "use its arguments"),
+    ],
+    NAME + "smooth-and-persistent": [
+        (torch.relu, "sympy expression"),
+        (sp.Max(z, 0), "a kink"),
+        (sp.Piecewise((z + 1, z > 0), (z, True)), "not continuous"),
+        (sp.log(1 + sp.exp(20 * z)) / 20, "only nearly so"),
+        (sp.log(1 + sp.exp(100 * z)) / 100, "only nearly so"),
+        (sp.sqrt(z**2 + sp.Rational(1, 10**8)), "only nearly so"),
+        (sp.Piecewise((0, z < 0), (z * (1 - sp.exp(-40 * z**2)), True)), "only nearly so"),
+        (sp.tanh(z), "only nearly so"),
+        (z + sp.Piecewise((0, z < sp.Rational(29, 10)), ((z - sp.Rational(29, 10)) ** 2, True)), "differs by"),
+        (z, "differs by"),
+        (sp.Piecewise((0, z < 0), (z**2 / 2, z < 1), (z - sp.Rational(1, 2), True)), "map it into itself"),
+        (smooth + sp.Symbol("y"), "one symbol"),
+        (smooth.subs(z, z / 3) * 3, "first layer"),
+        (sp.Piecewise((0, z < 0), (z, z > 1)), "cover"),
+    ],
+}
+test_right = passes(SOLUTIONS)
+test_wrong = named(MISTAKES)
 
 
 KEEP = {"relu": lambda u: u > 0, "leaky_relu": lambda u: u > 0, "abs": lambda u: u == u}
