@@ -1,26 +1,23 @@
-"""The checks of the chapter on building the layers: the solution passes, each likely mistake is named."""
+"""The checks of the chapter on building the layers: the solutions pass, each likely mistake is named."""
 
 import math
 
+import numpy as np
 import pytest
+import sympy as sp
 import torch
+from exercise_cases import named, passes
 
-from pso_lib.checks import Wrong, check
-from pso_lib.nn.activations import leaky_relu
-from pso_lib.nn.layers import Fold, Layer
-from pso_lib.nn.networks import deep_network
+from pso_lib.nn.init import haar, seeded
+from pso_lib.nn.layers import Fold
+from pso_lib.nn.networks import DeepNetwork, deep_network
 
 DOUBLE = {"dtype": torch.float64}
+HERE = "building-the-layers"
 
 
-def untouched(layer):
-    return torch.linalg.svd(layer.A.detach())[2][layer.hidden :]
-
-
-def leaky(n, s, generator, *, sign=1, flip=1, hidden=None, outer="tied", orthogonal="start", **options):
-    options = {"alpha": -sign * (1 + s) / (1 - s), "beta": flip * sign * 2 / (1 - s)} | DOUBLE | options
-    activation = options.pop("activation", leaky_relu(s))
-    return Layer(n, hidden, activation=activation, outer=outer, orthogonal=orthogonal, generator=generator, **options)
+def twin(A, b):
+    return -A, -A.T @ b
 
 
 def polar(A):
@@ -28,35 +25,35 @@ def polar(A):
     return U @ Vh
 
 
-def newton(A):
-    return 1.5 * A - 0.5 * A @ A.T @ A
+def newton(A, steps=6):
+    for _ in range(steps):
+        A = 1.5 * A - 0.5 * A @ A.T @ A
+    return A
 
 
-def shared(depth, dim, generator):
-    network = deep_network(depth, dim, layer="fold", generator=generator, **DOUBLE)
+def by_qr(A, signs=True):
+    Q, R = torch.linalg.qr(A.T)
+    return (Q * R.diagonal().sign() if signs else Q).T
+
+
+def in_place(A):
+    A.mul_(1.0000001)
+    return polar(A)
+
+
+def untouched(layer):
+    return torch.linalg.svd(layer.A.detach())[2][layer.hidden :]
+
+
+def by_complete_qr(layer):
+    return np.linalg.qr(layer.A.detach().numpy().T, mode="complete")[0].T[layer.hidden :]
+
+
+def shared(depth, dim, generator, **changes):
+    network = deep_network(depth, dim, layer="fold", generator=generator, **DOUBLE | changes)
     for layer in network.layers:
         layer.set_weights(A=network.layers[0].A)
     return network
-
-
-HALF = torch.full((2, 1), math.sqrt(0.5))
-
-
-@pytest.mark.parametrize(
-    "name, answer",
-    [
-        ("building-the-layers/untouched-subspace", (untouched,)),
-        ("building-the-layers/leaky-layer", (leaky,)),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, sign=-1),)),
-        ("building-the-layers/repair-weights", (polar,)),
-        ("building-the-layers/repair-weights", (newton,)),
-        ("building-the-layers/wide-fold", (HALF.double(), [0.0, -1.0], [0.5])),
-        ("building-the-layers/same-creases", (shared,)),
-    ],
-)
-def test_a_solution_passes(name, answer, capsys):
-    check(name, *answer)
-    assert capsys.readouterr().out.startswith(f"✓ {name}")
 
 
 def biased(depth, dim, generator):
@@ -66,54 +63,79 @@ def biased(depth, dim, generator):
     return network
 
 
-def in_place(A):
-    A.mul_(1.0000001)
-    return polar(A)
-
-
-@pytest.mark.parametrize(
-    "name, answer, part",
-    [
-        ("building-the-layers/untouched-subspace", (lambda layer: layer.A,), "what moves"),
-        ("building-the-layers/untouched-subspace", (lambda layer: untouched(layer).T,), "transpose"),
-        ("building-the-layers/untouched-subspace", (lambda layer: 2 * untouched(layer),), "not orthonormal"),
-        (
-            "building-the-layers/untouched-subspace",
-            (lambda layer: torch.eye(layer.dim)[layer.hidden :],),
-            "perpendicular",
-        ),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, flip=-1),), "same sign"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, outer="free"),), "B is not A"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, orthogonal="no"),), 'orthogonal="start"'),
-        ("building-the-layers/leaky-layer", (lambda n, s, g: leaky(n, s, g, hidden=n - 1),), "multiplied by alpha"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, alpha=1, beta=-2),), "ReLU only"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, alpha=1, beta=-1),), "stretches by"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, alpha=1, beta=0),), "no fold"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, activation="relu"),), "slopes"),
-        ("building-the-layers/leaky-layer", (lambda *a: leaky(*a, dtype=torch.float32),), "not float64"),
-        ("building-the-layers/leaky-layer", (lambda n, s, g: torch.nn.Linear(n, n),), "Layer"),
-        ("building-the-layers/repair-weights", (lambda A: A.clone(),), "digits, not accuracy"),
-        ("building-the-layers/repair-weights", (lambda A: -torch.linalg.qr(A.T)[0].T,), "signs"),
-        ("building-the-layers/repair-weights", (lambda A: polar(A.roll(1, 0)),), "another layer"),
-        ("building-the-layers/repair-weights", (lambda A: A / A.norm(dim=1, keepdim=True),), "only to"),
-        ("building-the-layers/repair-weights", (in_place,), "in place"),
-        ("building-the-layers/repair-weights", (lambda A: polar(A).T,), "transpose"),
-        ("building-the-layers/wide-fold", (torch.eye(2), [0.0, 0.0], [0.5, 0.5]), "more rows than columns"),
-        ("building-the-layers/wide-fold", (torch.ones(2, 1), [0.0, -1.0], [0.5]), "divide A"),
-        ("building-the-layers/wide-fold", (HALF.double(), [0.0, 0.0], [0.5]), "2 of 2 units"),
-        ("building-the-layers/wide-fold", (HALF.double(), [0.0, -1.0], [0.0]), "on a crease"),
-        ("building-the-layers/wide-fold", (HALF.double(), [0.0], [0.0]), "shape"),
-        (
-            "building-the-layers/same-creases",
-            (lambda L, n, g: deep_network(L, n, layer="fold", generator=g, **DOUBLE),),
-            "different",
-        ),
-        ("building-the-layers/same-creases", (biased,), "b = 0"),
-        ("building-the-layers/same-creases", (lambda L, n, g: shared(L - 1, n, g),), "depth 6"),
-        ("building-the-layers/same-creases", (lambda L, n, g: Fold(n),), "DeepNetwork"),
+HALF = torch.full((2, 1), math.sqrt(0.5))
+SOLUTIONS = {
+    f"{HERE}/twin": [twin, lambda A, b: [part.tolist() for part in twin(A, b)]],
+    f"{HERE}/repair-weights": [polar, newton, lambda A: polar(A).numpy()],
+    f"{HERE}/untouched-subspace": [untouched, by_complete_qr, lambda layer: -untouched(layer).flip(0)],
+    f"{HERE}/wide-fold": [
+        (HALF.double(), [0.0, -1.0], [0.5]),
+        (HALF, torch.tensor([0.0, -1.0]), 0.5),
+        (sp.Matrix([1, 1]).reshape(2, 1).tolist() / np.sqrt(2), np.array([0, -1]), ["1/2"]),
+        ([[0.5, 0.5], [0.5, -0.5], [0.5, 0.5], [0.5, -0.5]], [1, 1, -1, -1], [0.1, 0.2]),
     ],
-)
-def test_a_likely_mistake_is_named(name, answer, part):
-    with pytest.raises(Wrong) as caught:
-        check(name, *answer)
-    assert part in str(caught.value)
+    f"{HERE}/same-creases": [shared],
+}
+MISTAKES = {
+    f"{HERE}/twin": [
+        (lambda A, b: (A, -A.T @ b), "B has the other sign"),
+        (lambda A, b: (A, A.T @ b), "B and c have the other sign"),
+        (lambda A, b: (-A, 0 * b), "c is not zero"),
+        (lambda A, b: (-A, A.T @ b), "c has the other sign"),
+        (lambda A, b: (-A, -A @ b), "wrong way"),
+        (lambda A, b: (-A, -b), "not turned"),
+        (lambda A, b: (-A.T, -A.T @ b), "transpose"),
+        (lambda A, b: -A, "return 2 things"),
+    ],
+    f"{HERE}/repair-weights": [
+        (lambda A: A.clone(), "digits, not accuracy"),
+        (lambda A: by_qr(A, signs=False), "changed sign"),
+        (by_qr, "not the nearest"),
+        (lambda A: newton(A, steps=1), "too few"),
+        (lambda A: A / A.norm(dim=1, keepdim=True), "perpendicular"),
+        (lambda A: polar(A.float()), "in float32"),
+        (lambda A: polar(A.roll(1, 0)), "differs"),
+        (lambda A: polar(A).T, "transpose"),
+        (in_place, "in place"),
+        (torch.eye(3), "the function itself"),
+    ],
+    f"{HERE}/untouched-subspace": [
+        (lambda layer: layer.A, "one for each crease"),
+        (lambda layer: untouched(layer).T, "shape"),
+        (lambda layer: 2 * untouched(layer), "not orthonormal"),
+        (lambda layer: torch.eye(layer.dim)[layer.hidden :], "axes of the space"),
+        (lambda layer: torch.linalg.svd(layer.A).Vh[: layer.dim - layer.hidden], "first rows"),
+    ],
+    f"{HERE}/wide-fold": [
+        ((torch.eye(2), [0.0, 0.0], [0.5, 0.5]), "more rows than columns"),
+        ((torch.ones(2, 1), [0.0, -1.0], [0.5]), "divide A"),
+        ((HALF.double(), [0.0, 0.0], [0.5]), "2 of 2 units"),
+        ((HALF.double(), [0.0, -1.0], [0.0]), "on a crease"),
+        ((HALF.double(), [0.0, -1.0], [math.sqrt(2)]), "on a crease"),
+        ((HALF.double(), [0.0], [0.0]), "shape"),
+        (([1.0, 1.0], [0.0, -1.0], [0.5]), "must be a matrix"),
+    ],
+    f"{HERE}/same-creases": [
+        (lambda L, n, g: deep_network(L, n, layer="fold", generator=g, **DOUBLE), "different"),
+        (biased, "b = 0"),
+        (lambda L, n, g: shared(7, n, g), "depth 7"),
+        (lambda L, n, g: shared(L, n, seeded(0)), "same A"),
+        (lambda L, n, g: shared(L, n, g, dtype=torch.float32), "not float64"),
+        (lambda L, n, g: Fold(n), "DeepNetwork"),
+        (lambda L, n, g: DeepNetwork([Fold(n, generator=g, **DOUBLE)] * L), "one layer several times"),
+    ],
+}
+test_right = passes(SOLUTIONS)
+test_wrong = named(MISTAKES)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_twin_is_the_fold(n):
+    A, b, x = (
+        haar(n, n, seeded(n)),
+        torch.linspace(-1, 1, n, **DOUBLE),
+        torch.randn(50, n, generator=seeded(0), **DOUBLE),
+    )
+    B, c = twin(A, b)
+    fold = x - 2 * torch.relu(x @ A.T + b) @ A
+    torch.testing.assert_close((x @ A.T + b).abs() @ B + c, fold)
