@@ -145,3 +145,26 @@ def test_recorded_experiments_come_by_value_and_once_each():
     order = recorded.order()
     assert order[:2] == ["depth_tuned", "fold_budget_wide"]
     assert sorted(order) == sorted(names())
+
+
+def test_without_streams_the_experiments_are_recorded_all_the_same(options, monkeypatch, capsys):
+    monkeypatch.setattr(recorded.passes, "STREAMS", 16)
+
+    def broken(device, dtype):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(correctness, "side_by_side", broken)
+    report = Report("recorded", options)
+    assert not recorded.run(options, report)  # and it is said
+    assert recorded.passes.STREAMS == 1 and "one after the other" in capsys.readouterr().out
+    assert report.found["learning_rate"]["state"] == "recorded"
+
+
+def test_the_minutes_of_an_experiment_are_kept(options, monkeypatch):
+    monkeypatch.setattr(recorded, "streams_work", lambda options: True)
+    tight = replace(options, minutes=0.005, experiments="depth")
+    report = Report("recorded", tight)
+    assert recorded.run(tight, report)
+    assert "of 6 units are finished and kept" in report.found["depth"]["state"]
+    assert not (options.out / "results" / "depth.smoke.json").exists()
+    assert recorded.run(replace(options, experiments="depth"), report) and report.found["depth"]["state"] == "recorded"

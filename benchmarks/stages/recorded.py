@@ -7,9 +7,12 @@ with, so that one record may be made in many sittings.
 import time
 import traceback
 
+import torch
+
 from pso_lib.data import DataError
 from pso_lib.experiments import experiment, names, passes, runner
 from pso_lib.experiments.registry import suite_of
+from stages import correctness
 from stages.report import Options, Report, say
 
 __all__ = ["order", "run"]
@@ -31,6 +34,16 @@ def order() -> list[str]:
     return [name for name in FIRST if name in names()] + rest
 
 
+def streams_work(options: Options) -> bool:
+    """Whether shapes may share the device: else one trains after the other, and the results are the same."""
+    try:
+        correctness.side_by_side(options.device, torch.float32)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
 def run(options: Options, report: Report) -> bool:
     end, folder = time.monotonic() + 60 * options.minutes, options.out / "results"
     scale, wanted = "full", options.experiments.split(",") if options.experiments else order()
@@ -38,7 +51,11 @@ def run(options: Options, report: Report) -> bool:
         scale, wanted = "smoke", wanted[:1] if options.experiments else ["learning_rate"]
     if options.at_once:
         passes.AT_ONCE = options.at_once
-    good = True
+    good = streams_work(options)
+    if not good:
+        passes.STREAMS = 1
+        say("shapes side by side are wrong on this device; they are trained one after the other")
+    report.add("side by side", good)
     for name in wanted:
         left = (end - time.monotonic()) / 60
         if left <= 0:
