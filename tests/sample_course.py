@@ -18,7 +18,7 @@ REASONS = {mode: why_not(mode) for mode in MODES}
 NAIVE = {
     "signed_distance": ("return float(normal @ x - offset)", 1, "without the division by the length of the normal"),
     "fold": ("return x", 0.0, ""),
-    "activation": ("return 0.0", 1, "off by 100 %"),
+    "activation": ("return 0.0", 1, "off by"),
     "pieces": ("return len(set(creases))", 0, "off by one"),
     "train": ("return 0.93", 0, "return a dict with accuracy, W and b"),
 }

@@ -114,7 +114,7 @@ def grade(
 
     def start(number: int) -> None:
         read_end, write_end = multiprocessing.Pipe(duplex=False)
-        what = (paths[number], folder, assignment, secret, students, mode, dict(known), write_end)
+        what = (paths[number], folder, assignment, secret, students, mode, dict(known), read_end, write_end)
         process = multiprocessing.get_context("fork").Process(target=_job, args=what)
         process.start()
         write_end.close()
@@ -224,8 +224,10 @@ def _job(
     students: list[str] | None,
     mode: str,
     known: dict[str, dict],
+    parents: Connection,
     connection: Connection,
 ) -> None:
+    parents.close()  # so that this process ends with its parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, _leave)
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
