@@ -13,7 +13,16 @@ from torch import Tensor
 
 from pso_lib.checks._core import Unanswered, Wrong, wrong
 
-__all__ = ["as_number", "as_numbers", "call", "require_close", "require_function", "require_parts", "require_shape"]
+__all__ = [
+    "as_number",
+    "as_numbers",
+    "call",
+    "require_close",
+    "require_finite",
+    "require_function",
+    "require_parts",
+    "require_shape",
+]
 
 
 ROUNDED = 3e-3  # a mistake is known by three digits
@@ -45,7 +54,7 @@ def as_numbers(value: Any, what: str = "your answer") -> Tensor:
     try:
         # a fraction of "1e999999999" would be worked out, digit by digit
         number = float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         wrong(f"{what} has {value!r:.60} where a number is wanted.")
     return torch.tensor(number, dtype=torch.float64, device="cpu")
 
@@ -56,6 +65,14 @@ def as_number(value: Any, what: str = "your answer") -> float:
     if found.numel() != 1:
         wrong(f"{what} has shape {tuple(found.shape)}; a single number is wanted.")
     return float(found)
+
+
+def require_finite(value: Any, what: str = "your answer") -> Tensor:
+    """The numbers, none of them infinite or NaN; a comparison with NaN is false, and would let it through."""
+    found = as_numbers(value, what)
+    if not found.isfinite().all():
+        wrong(f"{what} has {int((~found.isfinite()).sum())} entries that are no finite number.")
+    return found
 
 
 def require_shape(value: Any, shape: tuple[int, ...], what: str = "your answer") -> Tensor:
@@ -217,7 +234,8 @@ def _difference(value: Tensor, target: Tensor, tol: float) -> str:
     if value.ndim == 1 and _same(value.sort().values, target.sort().values, tol):
         return "has the right numbers in another order."
     if value.numel() == 1:
-        return f"is off by {100 * abs(float(value - target)) / _scale(target):.2g} % of the right value."
+        size = "large" if float(value - target) > 0 else "small"
+        return f"is too {size}, by {100 * abs(float(value - target)) / _scale(target):.2g} % of the right value."
     off = _off(value, target, tol)
     place = tuple(off.nonzero()[0].tolist())
     where = place[0] if len(place) == 1 else place

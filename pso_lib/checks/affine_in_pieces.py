@@ -6,7 +6,14 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pso_lib.checks._compare import as_number, require_close, require_function, require_parts, require_shape
+from pso_lib.checks._compare import (
+    as_number,
+    require_close,
+    require_finite,
+    require_function,
+    require_parts,
+    require_shape,
+)
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.exact.arrangement import arrangement
 from pso_lib.exact.hinges import HingedLayer, from_torch, hinged_layer
@@ -137,8 +144,8 @@ def empty_pattern(pattern, weights) -> str:
         if [float(sign > 0) for sign in cell.signs] == bits.tolist():
             point = ", ".join(map(str, cell.point))
             wrong(f"this pattern does occur, for example at x = ({point}).")
-    weights = require_shape(weights, (3,), "the weights")
-    if not weights.isfinite().all() or weights.min() < 0:
+    weights = require_finite(require_shape(weights, (3,), "the weights"), "the list of weights")
+    if weights.min() < 0:
         wrong("no weight may be negative: it would turn its inequality round.")
     if weights.max() == 0:
         wrong("with all weights zero the sum says 0 ≥ 0, which is no contradiction.")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pso_lib.analysis.jacobian import jacobian
 from pso_lib.analysis.spectrum import isometry_error
-from pso_lib.checks._compare import as_numbers, call, require_function, require_parts, require_shape
+from pso_lib.checks._compare import as_numbers, call, require_finite, require_function, require_parts, require_shape
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, haar, layers_of, seeded
 from pso_lib.nn.layers import Fold
@@ -68,7 +68,10 @@ def _repair(answer) -> str:
 
     def correction(value, A: Tensor) -> Tensor:
         """What was changed, in units of the error that was there."""
-        return (require_shape(value, tuple(A.shape), "what repair returns") - A) / isometry_error(A.mT)
+        found = require_shape(value, tuple(A.shape), "what repair returns")
+        if (moved := (found.abs() - A.abs()).abs().max()) > 0.1:
+            wrong(f"entries change by up to {moved:.1g}: this is another layer, not a repair.")
+        return (found - A) / isometry_error(A.mT)
 
     require_function(answer, nearest, cases, mistakes, form=correction, what="repair")
     return "the nearest orthonormal rows, from float32 and from bfloat16"
@@ -93,7 +96,7 @@ def _untouched(answer) -> str:
 
     def projection(value, layer) -> Tensor:
         n, h = layer.dim, layer.hidden
-        if len(value) == h != n - h:
+        if as_numbers(value).shape == (h, n) and h != n - h:
             wrong(f"for n={n}, h={h} you return {h} directions, one for each crease; points move along the rows of A.")
         rows = require_shape(value, (n - h, n), f"for n={n}, h={h} the basis")
         if isometry_error(rows.mT) > 1e-6:
@@ -110,11 +113,14 @@ def _untouched(answer) -> str:
 @exercise("building-the-layers/wide-fold", points=2)
 def _wide(A, b, x) -> str:
     """A (h, n) with h > n and orthonormal columns, b (h,), x (n,): I - 2 A^T D A is singular at x."""
-    A = as_numbers(A, "A")
+    A = require_finite(A, "A")
     if A.ndim != 2:
         wrong(f"A has shape {tuple(A.shape)}; it must be a matrix, (h, n).")
     h, n = A.shape
-    b, x = require_shape(as_numbers(b).reshape(-1), (h,), "b"), require_shape(as_numbers(x).reshape(-1), (n,), "x")
+    b, x = (
+        require_shape(require_finite(b, "b").reshape(-1), (h,), "b"),
+        require_shape(require_finite(x, "x").reshape(-1), (n,), "x"),
+    )
     if h <= n:
         wrong(f"A is {h} × {n}; the question is about more rows than columns.")
     if isometry_error(A) > 1e-6:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pso_lib.checks._compare import as_numbers, call, require_function, require_parts, require_shape
+from pso_lib.checks._compare import call, require_finite, require_function, require_parts, require_shape
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.exact.regions import regions
 from pso_lib.nn.init import seeded
@@ -160,7 +160,8 @@ def _find(answer) -> str:
 def _without_scale(normals: Tensor, offsets: Tensor) -> Tensor:
     """Hyperplanes, (L, n) and (L,), in a form in which neither length nor sign of a normal counts."""
     size = normals.norm(dim=1, keepdim=True)
-    if not size.isfinite().all() or (size == 0).any():
+    require_finite(size, "the normal")
+    if (size == 0).any():
         wrong(
             "a normal is zero for some of the creases: the row that you read it from vanishes where the crease lies "
             "along an axis. Take the longest row."
@@ -173,10 +174,11 @@ def _without_scale(normals: Tensor, offsets: Tensor) -> Tensor:
 @exercise("mirrors/torn", points=2)
 def _torn(F, x, y) -> str:
     """F from (N, 2) to (N, 2) with J = I where it exists; x and y at most 0.1 apart, their images 1 or more."""
-    x, y = (require_shape(as_numbers(p).reshape(-1), (2,), f"{name}") for name, p in (("x", x), ("y", y)))
+    x, y = (require_shape(require_finite(p, name).reshape(-1), (2,), name) for name, p in (("x", x), ("y", y)))
 
     def image(points: Tensor) -> Tensor:
-        return require_shape(call(F, points, what="torn"), tuple(points.shape), "what torn returns")
+        value = require_shape(call(F, points, what="torn"), tuple(points.shape), "what torn returns")
+        return require_finite(value, "what torn returns")
 
     share = torch.rand(1000, 1, generator=seeded(1), dtype=torch.float64)
     plane = 4 * torch.rand(2000, 2, generator=seeded(0), dtype=torch.float64) - 2
@@ -231,7 +233,8 @@ def _box(layers) -> str:
         kind = isinstance(layer, Layer) and (layer.alpha, layer.beta, layer.outer, layer.dim, layer.activation.name)
         if kind != (1.0, -2.0, "tied", 2, "relu"):
             wrong(f"layer {number} is no Fold(2).")
-        A = layer.A.detach().to("cpu", torch.float64)
+        A = require_finite(layer.A, f"A in layer {number}")
+        require_finite(layer.b, f"b in layer {number}")
         if (A @ A.T - torch.eye(len(A))).abs().max() > 1e-5:
             wrong(f"the rows of A in layer {number} are not orthonormal, so it stretches the sheet.")
     if not layers:

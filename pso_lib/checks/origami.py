@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pso_lib.checks._compare import as_numbers, require_function, require_parts
+from pso_lib.checks._compare import as_numbers, require_finite, require_function, require_parts
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import seeded
 
@@ -62,7 +62,7 @@ def fourth_crease(answer) -> str:
     """``fourth_creases(a, b, c)``: all normals, in degrees, that complete three creases to a pencil that folds."""
     cases = [(0.0, 40.0, 100.0), (10.0, 33.0, 51.0), (170.0, 20.0, 93.0), (15.0, 168.0, 41.0), (100.0, 5.0, 60.0)]
 
-    def candidates(a, b, c, whole=90.0) -> list[tuple[float, float, float]]:
+    def candidates(a, b, c, *, whole=90.0) -> list[tuple[float, float, float]]:
         """Where the fourth would be in each sector: its angle, and the sector's ends."""
         ends, gaps = [(a, b), (b, c), (c, a + 180)], [b - a, c - b, a + 180 - c]
         return [(ends[i][0] + whole - gaps[(i + 1) % 3], *ends[i]) for i in range(3)]
@@ -83,6 +83,7 @@ def fourth_crease(answer) -> str:
     }
 
     def form(value, *given) -> Tensor:
+        value = list(value) if isinstance(value, set) else value
         angles = as_numbers(value, "what fourth_creases returns").reshape(-1) % 180
         if any((angles - angle).abs().min() < 1e-6 for angle in given if len(angles)):
             wrong(f"for the creases {given} you return one that is there already; on one line two creases are one.")
@@ -95,7 +96,7 @@ def fourth_crease(answer) -> str:
 @exercise("origami/sort-three", points=2)
 def sort_three(answer) -> str:
     """Three unit normals in R^3; the folds x - 2 relu(a·x) a, one after the other, sort x in descending order."""
-    normals = as_numbers(answer, "the list of normals")
+    normals = require_finite(answer, "the list of normals")
     if normals.ndim != 2 or normals.shape[1] != 3:
         wrong(f"give a list of normals with three entries each; this has shape {tuple(normals.shape)}.")
     if (normals.norm(dim=1) - 1).abs().max() > 1e-6:
@@ -124,7 +125,7 @@ WALL = (1.0, 2.0, 2.0)
 @exercise("origami/seven-planes", points=3)
 def seven_planes(answer) -> str:
     """Seven planes through the origin of R^3, (1, 2, 2) among their normals, which span, and which one layer folds."""
-    normals = as_numbers(answer, "the list of normals")
+    normals = require_finite(answer, "the list of normals")
     if normals.ndim != 2 or normals.shape[1] != 3 or not normals.any(dim=1).all():
         wrong("each normal is a list of three numbers, not all zero.")
     normals = normalize(normals, dim=1)

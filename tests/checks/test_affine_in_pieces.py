@@ -124,6 +124,7 @@ MISTAKES = {
         (((0, 0, 0), (1, 1, 1)), "still depends on x"),
         (((0, 0, 0), (-1, -2, -3)), "may be negative"),
         (((0, 0, 0), (0, 0, 0)), "all weights zero"),
+        (((0, 0, 0), [float("inf")] * 3), "no finite number"),
         (((0, 0, 0.4), (1, 2, 3)), "0 for off"),
         (((0, 0), (1, 2, 3)), "shape"),
         (((0, 0, 0), (1.0, 2.0, 3.001)), "still depends on x"),

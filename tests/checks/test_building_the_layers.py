@@ -94,7 +94,8 @@ MISTAKES = {
         (lambda A: newton(A, steps=1), "too few"),
         (lambda A: A / A.norm(dim=1, keepdim=True), "perpendicular"),
         (lambda A: polar(A.float()), "in float32"),
-        (lambda A: polar(A.roll(1, 0)), "differs"),
+        (lambda A: polar(A.roll(1, 0)), "another layer"),
+        (torch.zeros_like, "another layer"),
         (lambda A: polar(A).T, "transpose"),
         (in_place, "in place"),
         (torch.eye(3), "the function itself"),
@@ -114,6 +115,7 @@ MISTAKES = {
         ((HALF.double(), [0.0, -1.0], [math.sqrt(2)]), "on a crease"),
         ((HALF.double(), [0.0], [0.0]), "shape"),
         (([1.0, 1.0], [0.0, -1.0], [0.5]), "must be a matrix"),
+        ((HALF * math.nan, [0.0, -1.0], [0.5]), "no finite number"),
     ],
     f"{HERE}/same-creases": [
         (lambda L, n, g: deep_network(L, n, layer="fold", generator=g, **DOUBLE), "different"),

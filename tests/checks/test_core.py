@@ -78,7 +78,7 @@ def test_what_is_no_blank():
     "answer, part",
     [
         (lambda x: 2 * x, "You doubled"),
-        (lambda x: x * x + 2, "is off by 22 %"),
+        (lambda x: x * x + 2, "is too large, by 22 %"),
         (lambda x: [x, x], "shape"),
         (lambda: 1, "could not be checked: TypeError"),
         (lambda x: None if x else 1, "end it with `return`"),

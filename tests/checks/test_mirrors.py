@@ -109,6 +109,12 @@ def folds(count, offset=lambda l: 1 - 0.5**l, scale=1.0):
     return layers
 
 
+def broken():
+    layers = folds(4)
+    layers[3].b.data.fill_(torch.nan)
+    return layers
+
+
 SOLUTIONS = {
     "mirrors/exchange": [mirror, lambda p, q: [part.tolist() for part in mirror(p, q)]],
     "mirrors/unfold": [unfold, lambda *given: tuple(-3 * part.numpy() for part in unfold(*given))],
@@ -155,6 +161,7 @@ MISTAKES = {
         (lambda *maps: crease(*maps)[0], "return 2 things"),
         (lambda Q1, c1, Q2, c2: (Q1[0], 0.0), "differs"),
         (lambda Q1, c1, Q2, c2: (torch.ones(1), 0.0), "a has shape"),
+        (with_offset(lambda a, b: b * torch.nan), "no finite number"),
         (torch.eye(2), "the function itself"),
     ],
     "mirrors/torn": [
@@ -171,6 +178,7 @@ MISTAKES = {
         ((lambda x: x + (x[:, :1] > 0) * 0.5, *NEAR), "end at least 1"),
         ((lambda x: x[:, 0], *NEAR), "shape"),
         ((lambda x: x.add_(1), *NEAR), "in place"),
+        ((lambda x: x * torch.nan, *NEAR), "no finite number"),
     ],
     "mirrors/box": [
         (folds(3), "side 0.25"),
@@ -182,6 +190,7 @@ MISTAKES = {
         (folds(13), "too many"),
         ([Residual(2)], "no Fold"),
         ([torch.nn.Identity()], "no Fold"),
+        (broken(), "no finite number"),
         ([], "empty"),
     ],
 }

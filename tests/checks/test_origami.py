@@ -92,6 +92,7 @@ SOLUTIONS = {
     "origami/fourth-crease": [
         fourth,
         exact_fourth,
+        lambda *given: set(fourth(*given)),
         lambda *given: torch.tensor(fourth(*given)[::-1], dtype=torch.float64) + 180,
     ],
     "origami/sort-three": [
@@ -138,6 +139,7 @@ MISTAKES = {
         ([[-1, 1, 0], [0, -1, 1], [-1, 1, 0]], "length 1"),
         ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], "change the numbers"),
         ([FIRST[:2], SECOND[:2]], "three entries"),
+        ([[math.nan] * 3] * 3, "no finite number"),
     ],
     "origami/seven-planes": [
         ([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, -1, 0], [0, 0, 1]], "seven are wanted"),
@@ -149,6 +151,7 @@ MISTAKES = {
         ([*PENCIL[:5], PENCIL[5] + W, W], "share a line"),
         ([*SEVEN[:5], (PENCIL[5] + [0.001, 0, 0]).tolist(), W], "share a line"),
         ([p * U + q * W for p, q in [*SIX, (1, 3)]], "in one plane"),
+        ([*PENCIL, W * math.inf], "no finite number"),
     ],
 }
 test_right = passes(SOLUTIONS)
