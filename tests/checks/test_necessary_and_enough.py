@@ -1,14 +1,46 @@
-"""The checks of the chapter on necessity and sufficiency: the solution passes, each likely mistake is named."""
+"""The checks of the chapter on necessity and sufficiency: right answers pass in each form, mistakes are named."""
 
-import pytest
+import math
+
+import numpy as np
+import sympy as sp
 import torch
+from exercise_cases import named, passes
 
-from pso_lib.checks import Wrong, check
+I = [[1, 0], [0, 1]]
+FOUR = [[1, 2], [-1, 2], [1, -2], [-1, -2]]
+
+
+def turned(angle=0.3, scale=1.0):
+    Q = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    return Q, torch.zeros(2), scale * torch.tensor(FOUR).double() @ Q
+
+
+def together(G, c, ratio=2):
+    s = torch.linalg.svdvals(G)
+    s = s.where(s > 1e-10 * s[:, :1], torch.nan)
+    return (s[:, None, :] <= s[:, :, None]).logical_and(s[:, None, :] >= s[:, :, None] * c**ratio).sum(2).amax(1)
 
 
 def softened(G, c):
     s = torch.linalg.svdvals(G)
     return ((s >= c) & (s <= 1 / c)).sum(-1)
+
+
+def zeros_too(G, c):
+    s = torch.linalg.svdvals(G)
+    s = s * (s > 1e-10 * s[:, :1])
+    return (s[:, None, :] <= s[:, :, None]).logical_and(s[:, None, :] >= s[:, :, None] * c**2).sum(2).amax(1)
+
+
+def exponent(keep, depths, level=None, logs=(True, True), inverse=False):
+    found = []
+    for depth in depths:
+        drifts = np.geomspace(1e-3, 2, 4000)
+        target = keep(0.0, depth) / 2 if level is None else level
+        found.append(next(d for d in drifts if keep(d, depth) <= target))
+    x, y = (np.log(v) if log else np.array(v, float) for v, log in zip((depths, found), logs, strict=True))
+    return float(-np.polyfit(*((y, x) if inverse else (x, y)), 1)[0])
 
 
 def skipped(network, x, *, before=False, after=False):
@@ -23,71 +55,66 @@ def skipped(network, x, *, before=False, after=False):
     return torch.stack(changed)
 
 
-E1 = [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize(
-    "name, answer",
-    [
-        ("necessary-and-enough/folded-together", (E1, [0.0], [1.0, 0.0], [-1.0, 0.0])),
-        ("necessary-and-enough/folded-together", (torch.eye(2), [0.0, -1.0], [2.0, 3.0], [-2.0, -1.0])),
-        ("necessary-and-enough/softened-dimension", (softened,)),
-        ("necessary-and-enough/drift-tolerance", (0.17,)),
-        ("necessary-and-enough/drift-tolerance", (torch.tensor(0.2),)),
-        ("necessary-and-enough/skipped-layers", (skipped,)),
+NAME = "necessary-and-enough/"
+SOLUTIONS = {
+    NAME + "folded-together": [
+        (I, [0, 0], FOUR),
+        (np.eye(2), [0.0, -1.0], [[2, 3], [-2, 3], [2, -1], [-2, -1]]),
+        (sp.eye(2), [0, 0], [sp.Matrix(point) for point in FOUR]),
+        ([[0, -1], [1, 0]], [0, 0], FOUR),
+        turned(),
+        turned(scale=1e-6),
     ],
-)
-def test_a_solution_passes(name, answer, capsys):
-    check(name, *answer)
-    assert capsys.readouterr().out.startswith(f"✓ {name}")
-
-
-@pytest.mark.parametrize(
-    "name, answer, part",
-    [
-        ("necessary-and-enough/folded-together", (E1, [0.0], [1.0, 0.0], [2.0, 0.0]), "same side"),
-        ("necessary-and-enough/folded-together", (E1, [0.0], [1.0, 0.0], [-2.0, 0.0]), "Mirror x"),
-        ("necessary-and-enough/folded-together", (E1, [0.0], [1.0, 0.0], [1.0, 0.0]), "same point"),
-        ("necessary-and-enough/folded-together", (E1, [0.0], [0.0, 1.0], [0.0, -1.0]), "on a crease"),
-        ("necessary-and-enough/folded-together", ([[1.0, 1.0]], [0.0], [1.0, 0.0], [-1.0, 0.0]), "orthonormal"),
-        ("necessary-and-enough/folded-together", (torch.eye(3), [0.0], [1.0, 0.0], [-1.0, 0.0]), "(h, 2)"),
-        ("necessary-and-enough/folded-together", (E1, [0.0], [1.0], [-1.0, 0.0]), "x has shape"),
-        (
-            "necessary-and-enough/softened-dimension",
-            (lambda G, c: (torch.linalg.svdvals(G) >= c).sum(-1),),
-            "exploding",
-        ),
-        (
-            "necessary-and-enough/softened-dimension",
-            (lambda G, c: (torch.linalg.svdvals(G) <= 1 / c).sum(-1),),
-            "vanishing",
-        ),
-        ("necessary-and-enough/softened-dimension", (lambda G, c: softened(G, c) / G.shape[-1],), "shares"),
-        ("necessary-and-enough/softened-dimension", (lambda G, c: softened(G, c).sum(),), "one number"),
-        (
-            "necessary-and-enough/softened-dimension",
-            (lambda G, c: ((e := torch.linalg.eigvals(G).abs()) >= c).logical_and(e <= 1 / c).sum(-1),),
-            "eigenvalues",
-        ),
-        ("necessary-and-enough/softened-dimension", (lambda G, c: softened(G, c) + 1,), "the counts are"),
-        ("necessary-and-enough/drift-tolerance", (0.5,), "multiply"),
-        ("necessary-and-enough/drift-tolerance", (-0.17,), "sign"),
-        ("necessary-and-enough/drift-tolerance", (5.8,), "inverse"),
-        ("necessary-and-enough/drift-tolerance", (1.0,), "not what we measure"),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: 1 - skipped(network, x),), "that stay"),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: 100 * skipped(network, x),), "per cent"),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: skipped(network, x, after=True),), "all after it"),
-        (
-            "necessary-and-enough/skipped-layers",
-            (lambda network, x: skipped(network, x, before=True),),
-            "all before it",
-        ),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: skipped(network, x).flip(0),), "from the end"),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: skipped(network, x)[:-1],), "shape"),
-        ("necessary-and-enough/skipped-layers", (lambda network, x: 0.5 * skipped(network, x),), "off by"),
+    NAME + "common-factor": [together, lambda G, c: together(G, c).tolist()],
+    NAME + "drift-tolerance": [exponent, lambda *case: torch.tensor(exponent(*case))],
+    NAME + "skipped-layers": [skipped, lambda *case: skipped(*case).tolist()],
+}
+MISTAKES = {
+    NAME + "folded-together": [
+        (([[1, 0]], [0], FOUR), "two creases"),
+        ((I, [0, 0], [[1, 2], [2, 2], [1, -2], [-1, -2]]), "3 of the four quarters"),
+        ((I, [0, 0], [[1, 2], [-1, 2], [1, -2], [-1, -3]]), "Mirror a point"),
+        ((I, [0, 0], [[1, 2], [-1, 2], [1, -2], [1, -2]]), "four different"),
+        ((I, [0, 0], [[1, 2], [-1, 2], [1, 2 + 1e-12], [-1, 2 + 1e-12]]), "four different"),
+        ((I, [0, 0], [[1, 0], [-1, 0], [1, 1], [-1, 1]]), "on a crease"),
+        ((I, [0, 0], [[1, 1e-9], [-1, 1e-9], [1, 1], [-1, 1]]), "on a crease"),
+        (([[1, 1], [1, -1]], [0, 0], FOUR), "orthonormal"),
+        ((torch.eye(3), [0], FOUR), "(h, 2)"),
+        ((I, [0, 0], [[1, 2], [-1, 2]]), "list of points has shape"),
     ],
-)
-def test_a_likely_mistake_is_named(name, answer, part):
-    with pytest.raises(Wrong) as caught:
-        check(name, *answer)
-    assert part in str(caught.value)
+    NAME + "common-factor": [
+        (softened, "as the chapter does"),
+        (lambda G, c: (torch.linalg.svdvals(G) >= c**2 * torch.linalg.svdvals(G)[:, :1]).sum(1), "largest singular"),
+        (lambda G, c: softened(G / torch.linalg.svdvals(G).median(1).values[:, None, None], c), "differs in"),
+        (lambda G, c: softened(G / torch.linalg.svdvals(G).mean(1)[:, None, None], c), "around the mean"),
+        (lambda G, c: together(G, c, ratio=1), "factor of 1 / c²"),
+        (zeros_too, "that are 0"),
+        (lambda G, c: together(G, c) / 6, "shares"),
+        (lambda G, c: together(G, c).max(), "one number"),
+        (lambda G, c: together(torch.diag_embed(torch.linalg.eigvals(G).abs().sort(1, True).values), c), "eigenvalues"),
+        (lambda G, c: together(G, 0.5), "right on"),
+        (lambda G, c: together(G.mul_(2), c), "in place"),
+    ],
+    NAME + "drift-tolerance": [
+        (lambda *case: -exponent(*case), "sign is turned"),
+        (lambda *case: exponent(*case, level=0.5), "without drift"),
+        (lambda keep, depths: exponent(keep, depths, level=keep(0.0, depths[0]) / 2), "each depth has its own"),
+        (lambda *case: exponent(*case, inverse=True), "L over d"),
+        (lambda *case: exponent(*case, logs=(False, False)), "their logarithms"),
+        (lambda *case: exponent(*case, logs=(False, True)), "drifts only"),
+        (lambda *case: 0.16, "use its arguments"),
+    ],
+    NAME + "skipped-layers": [
+        (lambda network, x: 1 - skipped(network, x), "that stay"),
+        (lambda network, x: 100 * skipped(network, x), "per cent"),
+        (lambda network, x: 200 * skipped(network, x), "counts"),
+        (lambda network, x: skipped(network, x, after=True), "all after it"),
+        (lambda network, x: skipped(network, x, before=True), "all before it"),
+        (lambda network, x: skipped(network, x).flip(0), "from the end"),
+        (lambda network, x: skipped(network, x)[:-1], "shape"),
+        (lambda network, x: 0.5 * skipped(network, x), "is half"),
+        (lambda network, x: (skipped(network, x), x.zero_())[0], "in place"),
+    ],
+}
+test_right = passes(SOLUTIONS)
+test_wrong = named(MISTAKES)
