@@ -20,7 +20,7 @@ def _adam(t: int, beta1: float, beta2: float) -> float:
     return math.sqrt(sums[1] * sums[2]) / sums[0]
 
 
-def _rate(L: int, n: int, travel: float, budget: float | None = None) -> float:
+def _rate(L: int, n: float, travel: float, budget: float | None = None) -> float:
     """By the travel of an entry, in rates; a layer's budget is (3/2)^(1/L) - 1."""
     budget = 1.5 ** (1 / L) - 1 if budget is None else budget
     return (math.sqrt(1 + budget) - 1) / (n * travel)
@@ -133,9 +133,8 @@ def _require_penalty(
         wrong("the value is right, but it has no gradient: no detach, no item, no torch.no_grad.")
     answer.sum().backward()
     for p, q in zip(network.parameters(), twin.parameters(), strict=True):
-        zero = torch.zeros_like(p)
-        pair = [zero if grad is None else grad for grad in (p.grad, q.grad)]
-        if not torch.allclose(*pair, rtol=1e-6, atol=1e-6 * float(value.detach())):
+        found, wanted = (torch.zeros_like(p) if grad is None else grad for grad in (p.grad, q.grad))
+        if (found - wanted).abs().max() > 1e-6 * value.detach().sqrt():  # the gradient's own scale
             wrong(f"the value is right, but its gradient is not {gradient}; differentiate through every matrix.")
 
 

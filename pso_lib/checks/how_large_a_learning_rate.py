@@ -1,8 +1,8 @@
 """Checks of the chapter on the largest learning rate: rules, bars, costs, luck, and a method of one's own."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -130,17 +130,17 @@ def _bar(trained_without) -> str:
             "you change nothing: all methods are still in the race.": lambda runs, margin, method: sum(
                 _good(r, _best(runs) + margin) for r in runs
             ),
-            "you count only explosions; a run that stalls has failed too.": lambda *case: _freed(
-                *case, good=lambda r, bar: not r["exploded"]
+            "you count only explosions; a run that stalls has failed too.": partial(
+                _freed, good=lambda r, bar: not r["exploded"]
             ),
-            "you look at the final loss alone; a run that explodes and ends well has failed too.": lambda *case: _freed(
-                *case, good=lambda r, bar: r["final_loss"] is not None and r["final_loss"] <= bar
+            "you look at the final loss alone; a run that explodes and ends well has failed too.": partial(
+                _freed, good=lambda r, bar: r["final_loss"] is not None and r["final_loss"] <= bar
             ),
-            "you compare with the best single run; the best is the smallest mean over seeds.": lambda *case: _freed(
-                *case, bar=lambda rest: min(r["final_loss"] for r in rest if not r["exploded"])
+            "you compare with the best single run; the best is the smallest mean over seeds.": partial(
+                _freed, bar=lambda rest: min(r["final_loss"] for r in rest if not r["exploded"])
             ),
-            "a cell with an exploded run must not set the best.": lambda *case: _freed(
-                *case, bar=lambda rest: _best(rest, spare_exploded=False)
+            "a cell with an exploded run must not set the best.": partial(
+                _freed, bar=lambda rest: _best(rest, spare_exploded=False)
             ),
             "you compare each method with its own best; a method that never trains would then train.": (
                 lambda runs, margin, method: sum(
@@ -178,8 +178,8 @@ def _cost(alarms_allowed) -> str:
         right,
         [(0.02, 2.4, 0.01), (0.005, 2.4, 0.0021), (0.1, 9.8, 0.03), (0.005, 2.4, 0.01)],
         {
-            "you charge the whole step that smooths; one plain step you would have paid anyway.": lambda *case: max(
-                0.0, _alarms(*case, extra=0.0)
+            "you charge the whole step that smooths; one plain step you would have paid anyway.": lambda b, p, r: max(
+                0.0, _alarms(b, p, r, extra=0.0)
             ),
             "you left out the reading of the gradients, which every step pays.": lambda b, p, r: _alarms(b, p, 0.0),
             "this is per step; asked are alarms per 1,000 steps.": lambda *case: right(*case) / 1000,
@@ -253,29 +253,30 @@ def _luck(by_luck) -> str:
 # ------------------------------------------------------------------------------------------ a method of yours
 
 
-@functools.cache
+@cache
 def _conduct(method: Method | None, detector: tuple[int, int], steps: int) -> Tensor:
     """What a method, or none, makes of a small network under gradients of a given, noisy trace: a number a step."""
     draw = seeded(0)
     model = nn.Sequential(nn.Linear(8, 6, bias=False), nn.Linear(6, 8, bias=False)).double()
     for p in model.parameters():
-        p.data.copy_(gaussian(*p.shape, 0.4, draw))
+        p.data.copy_(gaussian(p.shape[0], p.shape[1], 0.4, draw))
     optimizer, guard = torch.optim.SGD(model.parameters(), lr=3e-3, momentum=0.9), None
-    if method:
+    if method is not None:
         times = times_of(method, steps, detector[0], 9, 0)
-        guard = baseline_of(method, *detector, times).guard(model, optimizer)
+        make = baseline_of(method, *detector, times).guard
+        guard = make(model, optimizer) if make else None
     seen = []
     for _ in range(steps):
         size = torch.randn((), generator=draw).exp().item()
         for p in model.parameters():  # a part that all steps agree on, so that the spectra sharpen
-            p.grad = size * (gaussian(*p.shape, 0.1, draw) - 1 / 7)
+            p.grad = size * (gaussian(p.shape[0], p.shape[1], 0.1, draw) - 1 / 7)
         if guard is None or guard.step():
             optimizer.step()
-        seen.append(sum(p.detach().square().sum() for p in model.parameters()))
+        seen.append(nn.utils.parameters_to_vector(model.parameters()).detach().square().sum())
     return torch.stack(seen)
 
 
-@functools.cache
+@cache
 def _book() -> frozenset[Method]:
     names = ("stable_learning_rate", "pss_controls", "pss_sensitivity", "pss_triggers")
     return frozenset(method for name in names for method in experiment(name).methods)
@@ -290,7 +291,7 @@ def _require_own(method: Method, plan: Instability) -> None:
     first = plan.detector[0] if first is None else first
     if first >= short:
         wrong(f"{method.name!r} waits as long as the training lasts, {short} steps; it can never act.")
-    conduct = functools.partial(_conduct, detector=plan.detector, steps=first + 150)
+    conduct = partial(_conduct, detector=plan.detector, steps=first + 150)
     try:
         mine = conduct(method)
     except ValueError as error:
