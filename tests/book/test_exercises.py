@@ -97,17 +97,11 @@ def shown(chapter) -> dict[str, list[str]]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def converted(chapter) -> bool:
-    return "★" in "".join(e.text for e in exercises(chapter).values())
-
-
 ALL = [(chapter, label) for chapter in book.chapters() for label in exercises(chapter)]
 
 
 @pytest.mark.parametrize("chapter, label", ALL, ids=[label for _, label in ALL])
 def test_an_exercise_stands_by_itself(chapter, label):
-    if not converted(chapter):
-        pytest.skip("not yet in this form")
     one = exercises(chapter)[label]
     head = FIRST_LINE.match(one.text)
     assert head, f"the box starts with stars and minutes, such as ★★ · 15 minutes., not {one.text[:40]!r}"
@@ -124,8 +118,4 @@ def test_an_exercise_stands_by_itself(chapter, label):
 
 @pytest.mark.parametrize("chapter", book.chapters(), ids=[book.name_of(chapter) for chapter in book.chapters()])
 def test_each_check_belongs_to_one_exercise(chapter):
-    names = known(book.name_of(chapter))
-    if converted(chapter):
-        assert sorted(e.name for e in exercises(chapter).values()) == names
-    else:
-        pytest.skip("not yet in this form")
+    assert sorted(e.name for e in exercises(chapter).values()) == known(book.name_of(chapter))
