@@ -134,7 +134,7 @@ def _require_penalty(
     answer.sum().backward()
     for p, q in zip(network.parameters(), twin.parameters(), strict=True):
         found, wanted = (torch.zeros_like(p) if grad is None else grad for grad in (p.grad, q.grad))
-        if (found - wanted).abs().max() > 1e-6 * value.detach().sqrt():  # the gradient's own scale
+        if not (found - wanted).abs().max() <= 1e-6 * value.detach().sqrt():  # the gradient's own scale
             wrong(f"the value is right, but its gradient is not {gradient}; differentiate through every matrix.")
 
 

@@ -160,6 +160,7 @@ MISTAKES = {
         (lambda n: sum((W - W.mean()).square().sum() for W in stacks(n)), "one number"),
         (lambda n: alike(n).item(), "no gradient"),
         (half_seen, "its gradient is not"),
+        (lambda n: alike(n) + 0 * (stacks(n)[0] * 0).sqrt().sum(), "its gradient is not"),  # NaN by backward
         (lambda n: 2 * alike(n), "twice"),
     ],
 }
