@@ -199,7 +199,7 @@ def _sign_test(sign_test) -> str:
             ),
             "a tie is neither a win nor a loss; leave it out.": with_ties,
             "you sorted by accuracy; runs belong together by their seed.": sorted_signs,
-            "you mix the depths; select the depth first.": lambda *case: chance(*signs(*case[:3], None)),
+            "you mix the depths; select the depth first.": lambda runs, a, b, depth: chance(*signs(runs, a, b, None)),
             "those are the differences, seed by seed; asked is the chance of signs as unequal as theirs.": gaps,
             "that is the number of wins; asked is the chance of signs as unequal.": lambda *case: signs(*case)[0],
         },

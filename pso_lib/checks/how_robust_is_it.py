@@ -102,7 +102,7 @@ def _rates(decades) -> str:
             widest = max(widest, math.log10(lr / start) if start else 0.0)
         return widest
 
-    def width(runs, arm, depth, margin, best=None, passes=lambda a, best, margin: a >= best - margin, **how):
+    def width(runs, arm, depth, margin, *, best=None, passes=lambda a, best, margin: a >= best - margin, **how):
         found = means(runs, arm, depth, **how)
         top = max(found.values()) if best is None else best
         return stretch({lr: passes(a, top, margin) for lr, a in found.items()})
@@ -204,7 +204,7 @@ def _smooth(sigma) -> str:
         place = where.inf
         for what, here, there in (("value", before, after), ("slope", before.diff(z), after.diff(z))):
             gap = sp.simplify(sp.limit(here, z, place, "-") - sp.limit(there, z, place, "+"))
-            if gap != 0:
+            if abs(float(gap)) > (1e-9 if gap.has(sp.Float) else 0):
                 wrong(
                     f"sigma is not continuous: it jumps by {abs(float(gap)):.3g} at z = {place}."
                     if what == "value"

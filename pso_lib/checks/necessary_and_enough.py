@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pso_lib.analysis.spectrum import isometry_error
-from pso_lib.checks._compare import as_numbers, require_function, require_shape
+from pso_lib.checks._compare import require_finite, require_function, require_shape
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, haar, seeded
 from pso_lib.nn.networks import deep_network
@@ -18,7 +18,7 @@ _DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 @exercise("necessary-and-enough/folded-together", points=1)
 def _together(A, b, points) -> str:
     """A (h, 2) with orthonormal rows, b (h,), and four points of the plane (4, 2), off the creases, with one image."""
-    A = as_numbers(A, "A")
+    A, b, points = require_finite(A, "A"), require_finite(b, "b"), require_finite(points, "the list of points")
     if A.ndim != 2 or A.shape[1] != 2:
         wrong(f"A has shape {tuple(A.shape)}; a fold of the plane needs (h, 2).")
     b, points = require_shape(b, (len(A),), "b"), require_shape(points, (4, 2), "the list of points")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from pso_lib.analysis.persistence import layer_jacobians
-from pso_lib.checks._compare import as_numbers, call, require_close, require_function, require_shape
+from pso_lib.checks._compare import call, require_close, require_finite, require_function, require_shape
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn.init import gaussian, haar, layers_of, projection_, seeded
 from pso_lib.nn.layers import Layer
@@ -101,7 +101,7 @@ def _hidden(find) -> str:
         projection_(network, k, generator=g)
         right = torch.linalg.svd(layers_of(network)[0].B.detach())[2][k:]
         right, eye = right.T @ right, torch.eye(n, **DOUBLE)
-        given = as_numbers(call(find, network, what="find"), "what find returns")
+        given = require_finite(call(find, network, what="find"), "what find returns")
         where = f"for width {n} "
         if tuple(given.shape) == (n, n - k):
             wrong(f"{where}find returns {n - k} directions as columns U; asked for is the matrix U Uᵀ, ({n}, {n}).")

@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 from pso_lib.analysis.jacobian import cumulative_jacobians
 from pso_lib.analysis.persistence import layer_jacobians
 from pso_lib.analysis.spectrum import singular_values
-from pso_lib.checks._compare import as_numbers, call, require_close, require_function, require_shape
+from pso_lib.checks._compare import as_numbers, call, require_close, require_finite, require_function, require_shape
 from pso_lib.checks._core import exercise, wrong
 from pso_lib.nn import init
-from pso_lib.nn.init import haar, seeded
+from pso_lib.nn.init import haar, layers_of, seeded
 from pso_lib.nn.layers import FeedForward
 from pso_lib.nn.networks import DeepNetwork, deep_network, plain_network
 
@@ -23,7 +23,7 @@ _ZERO = 1e-8  # relative: what is smaller counts as 0
 @exercise("what-must-persist/shared-shift", points=1)
 def _shift(through_two, dimension) -> str:
     """Vectors that span what persists through two shifts of R^3; ``dimension(n, L)`` of L shifts of R^n."""
-    rows = as_numbers(through_two, "the list of vectors")
+    rows = require_finite(through_two, "the list of vectors")
     if rows.ndim > 2 or (rows.numel() and rows.shape[-1] != 3):
         wrong("give the subspace as a list of vectors with three coordinates each, such as [[1, 0, 0], [0, 1, 0]].")
     _, s, Vh = torch.linalg.svd(rows.reshape(-1, 3), full_matrices=False)
@@ -73,7 +73,7 @@ def _one_each(make) -> str:
         network, x = made
         if not isinstance(network, DeepNetwork) or (network.depth, network.dim) != (n, n):
             wrong(f"for n={n} return a pso_lib DeepNetwork of {n} layers of width {n}, and a point.")
-        x = require_shape(x, (n,), f"for n={n} the point x")
+        x = require_shape(require_finite(x, f"for n={n} the point x"), (n,), f"for n={n} the point x")
         if any(p.dtype != torch.float64 for p in network.parameters()):
             wrong("the weights are not float64; make the layers with dtype=torch.float64.")
         J = layer_jacobians(network, x[None])[:, 0]
@@ -164,7 +164,7 @@ def _common(common) -> str:
     filters, handing_on = (deep_network(3, n, generator=seeded(0), **_DOUBLE) for _ in range(2))
     init.shared_orthogonal_(filters, seeded(1))
     Q = [haar(n, n, seeded(seed)) for seed in range(4)]
-    for layer, here, there in zip(handing_on.layers, Q, Q[1:], strict=False):
+    for layer, here, there in zip(layers_of(handing_on), Q, Q[1:], strict=False):
         layer.set_weights(A=here, B=there, b=0.0)  # U is not V
     axes = DeepNetwork([FeedForward(n, **_DOUBLE) for _ in range(3)])
     init.block_(axes, 5, generator=seeded(2))

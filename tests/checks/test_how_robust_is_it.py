@@ -85,6 +85,8 @@ SOLUTIONS = {
         smooth_fold(1),
         smooth_fold(sp.Rational(1, 1000)),
         smooth_fold(0.01),
+        sp.Piecewise((0, z < -0.03), ((z + 0.03) ** 2 / 0.12, z < 0.03), (z, True)),  # joined to within rounding
+        sp.Rational(1, 4) + smooth,
         sp.Piecewise((0, z <= 0), (z * bump, z < 1), (z, True)),
     ],
 }
@@ -107,6 +109,7 @@ MISTAKES = {
         (of(keep=lambda r: not r["diverged"]), "diverged"),
         (of(arms=("he", "shared")), "arm's own best"),
         (of(gaps=True), "breaks the stretch"),
+        (lambda runs, arm, depth, margin: decades(runs, "shared", depth, margin), "right on"),
         (lambda runs, arm, depth, margin: decades(runs, arm, None, margin), "mix the depths"),
         (lambda *case: math.log(10) * decades(*case), "natural logarithm"),
         (lambda *case: 10 ** decades(*case), "give its log10"),
@@ -125,6 +128,8 @@ MISTAKES = {
     NAME + "smooth-and-persistent": [
         (torch.relu, "sympy expression"),
         (sp.Max(z, 0), "a kink"),
+        (sp.sqrt(z**2), "a kink"),
+        (sp.Heaviside(z) * z, "a kink"),
         (sp.Piecewise((z + 1, z > 0), (z, True)), "not continuous"),
         (sp.log(1 + sp.exp(20 * z)) / 20, "only nearly so"),
         (sp.log(1 + sp.exp(100 * z)) / 100, "only nearly so"),

@@ -71,6 +71,9 @@ SOLUTIONS = {
 }
 MISTAKES = {
     NAME + "folded-together": [
+        ((I, [0, 0], [[math.nan, 2], [-1, 2], [1, -2], [-1, -2]]), "no finite number"),
+        ((I, [math.nan, 0], FOUR), "no finite number"),
+        (([[math.nan, 0], [0, 1]], [0, 0], FOUR), "no finite number"),
         (([[1, 0]], [0], FOUR), "two creases"),
         ((I, [0, 0], [[1, 2], [2, 2], [1, -2], [-1, -2]]), "3 of the four quarters"),
         ((I, [0, 0], [[1, 2], [-1, 2], [1, -2], [-1, -3]]), "Mirror a point"),

@@ -148,6 +148,7 @@ MISTAKES = {
         (lambda network: torch.zeros(network.dim, network.dim), "the matrix is 0"),
         (lambda network: torch.eye(network.dim), "some of it is moved"),
         (lambda network: torch.zeros(3, 3), "shape"),
+        (lambda network: torch.full((network.dim, network.dim), torch.nan), "no finite number"),
     ],
     NAME + "start-that-persists": [
         (independent, "after layer"),
