@@ -78,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", parents=[common, secret], help="the assignment for another grader")
     export.add_argument("--to", choices=("nbgrader", "otter", "canvas"), required=True)
-    export.add_argument("--solutions", type=Path, help="as for make; otter and nbgrader need them")
     export.add_argument("--csv", type=Path, default=Path("grades.csv"), help="canvas: the table of grades")
     export.add_argument("--out", type=Path, default=Path("export"), help="folder (default: %(default)s)")
     return parser
@@ -195,12 +194,9 @@ def _export(options: argparse.Namespace, assignment: Assignment) -> int:
     from pso_lib.course.export import export
     from pso_lib.course.gradebook import read_roster
 
-    solutions = _solutions(options.solutions, assignment)
     roster = read_roster(options.roster) if options.roster else None
     secret = b"" if options.to == "canvas" else _secret(options.secret_file, new=True)
-    for path in export(
-        assignment, options.to, options.out, secret, solutions=solutions, table=options.csv, roster=roster
-    ):
+    for path in export(assignment, options.to, options.out, secret, table=options.csv, roster=roster):
         print(path)
     return 0
 

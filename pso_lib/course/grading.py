@@ -307,7 +307,7 @@ def _exercise(
         answers, printed = [{"error": "ended", "text": "took the grader's process down"}] * len(cases), str(error)
     judged, remarks, lines = [], [], []
     for case, answer in zip(cases, answers, strict=True):
-        verdict, remark = _judged(case, answer, one)
+        verdict, remark = judged(case, answer, one)
         judged.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
         lines += [f"{case.what}: {verdict.share:g} of 1. {verdict.message}", f"  arguments {case.arguments!r:.500}"]
         lines += [f"  answer {_shown(answer):.500}", *([remark] if remark else [])]
@@ -326,7 +326,7 @@ def _exercise(
     return result, log
 
 
-def _judged(case: Case, answer: Any, one: Exercise) -> tuple[Judgement, str]:
+def judged(case: Case, answer: Any, one: Exercise) -> tuple[Judgement, str]:
     """The judge's verdict on what came back, and the traceback if the judge itself failed."""
     error = answer.get("error") if isinstance(answer, dict) else "unplain"
     if error is not None:
