@@ -40,8 +40,10 @@ MISTAKES = {
         "shared orthogonal": (
             [
                 (
-                    "    return A, B, torch.zeros(depth, n",
-                    '    A[:] = haar(n, n, generator)\n    B[:] = -A if variant["alpha"] else A\n    return A, B, torch.zeros(depth, n',
+                    "    return A, B, torch",
+                    "    A[:] = haar(n, n, generator)\n"
+                    '    B[:] = -A if variant["alpha"] else A\n'
+                    "    return A, B, torch",
                 )
             ],
             0.25,
