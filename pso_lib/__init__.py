@@ -12,15 +12,18 @@ smoothing     PSS: when the gradient jumps, flatten the weights' spectra (Guard)
 train         a loop, an engine for many networks at once, optimisers, baselines
 experiments   named experiments: run, resume, record, load
 checks        what the exercises call
+course        assignments: make, grade, compare, export
 
 The names below are the ones to reach for first; they are loaded when they are used, so ``import pso_lib`` costs
 nothing and needs neither sympy nor matplotlib.
 """
 
+import re
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ __all__ = [
 
 
 _GROUPS = tuple(
-    "analysis checks data errors exact experiments finite modes nn norms plots scale smoothing train".split()
+    "analysis checks course data errors exact experiments finite modes nn norms plots scale smoothing train".split()
 )
 
 
@@ -125,10 +128,19 @@ def __getattr__(name: str):
     if name in _GROUPS and find_spec(f"{__name__}.{name}"):
         return import_module(f"{__name__}.{name}")
     near = get_close_matches(name, [*_home_of, *_GROUPS], n=1, cutoff=0.6)
-    raise AttributeError(
-        f"pso_lib has no {name!r} at its top."
-        + (f" Did you mean {near[0]!r}?" if near else " dir(pso_lib) lists what it has; the rest is in its groups.")
-    )
+    hint = f"Did you mean {near[0]!r}?" if near else "dir(pso_lib) lists what it has; the rest is in its groups."
+    if home := _defined_in(name):
+        hint = f"It is in {home}: from {home} import {name}"
+    raise AttributeError(f"pso_lib has no {name!r} at its top. {hint}")
+
+
+def _defined_in(name: str) -> str | None:
+    """The module that lists a name among its own: for an error, so by reading files, not by importing them."""
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("[a-z]*.py")):
+        if re.search(rf'^__all__ = [^\])]*"{re.escape(name)}"', file.read_text(encoding="utf8"), re.M):
+            return ".".join((__name__, *file.relative_to(root).with_suffix("").parts))
+    return None
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,10 @@
 import sys
 from importlib import import_module
 
-COMMANDS = {"experiments": "named experiments: list them, run one or what is left of it, show a recorded one"}
+COMMANDS = {
+    "experiments": "named experiments: list them, run one or what is left of it, show a recorded one",
+    "course": "assignments: make notebooks, grade what comes back, compare, export",
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -60,7 +60,7 @@ from pso_lib.exact.symbolic import (
     solve_scalar,
 )
 from pso_lib.experiments import experiment
-from pso_lib.experiments.starts import build
+from pso_lib.experiments.starts import build, tailored_slope
 from pso_lib.nn.activations import PiecewiseAffine, get, householder, leaky_relu, zigzag
 from pso_lib.nn.convnet import ConvNet
 from pso_lib.nn.init import (
@@ -781,6 +781,7 @@ CASES = [
         lambda: dict(normals=[[1, 0], [0, 1]], offsets=[0, 0]),
         fine={"offsets": {"None"}},
     ),
+    Case("tailored_slope", tailored_slope, lambda: dict(depth=50, target=0.9)),
     Case("solve_scalar", solve_scalar, lambda: dict(slopes=[0, 1]), fine={"slopes": {"longer"}}),
     Case(
         "ChainedOptimizer",
@@ -793,24 +794,35 @@ CASES = [
 
 # Public names without a case, and why.
 LEFT_OUT = {
+    "assignments, rosters and submissions: files, tested with wrong ones": (
+        "Assignment Case CourseError Exercise Judgement Section read variant_rng Unplain decoded encoded receive send "
+        "main Worker WorkerEnded choose why_not Graded grade Found Submission find_files read_submission stamp Late "
+        "read_roster write_feedback write_grades make solution_source student_source Pair similar tokens export "
+        "require score Partly expect fields numbers texts"
+    ),
     "results, which functions make": (
         "PersistentSubspace GradientBounds Smoothed History Run Failure FoldedMap Patch Cell HingedLayer "
         "Crossing Kawasaki NormalForm Splitting Facet Region Raw Matrix Spread Journal Images Text Workload"
     ),
     "errors, and what raises them": (
-        "DataError NonFiniteError UndefinedError NotFlatFoldable ResultError autocast_enabled checked device_of "
-        "nearest require_attributes require_choice require_dtype require_finite require_floating require_int "
+        "DataError ClusterError NonFiniteError UndefinedError NotFlatFoldable ResultError autocast_enabled checked "
+        "device_of nearest require_attributes require_choice require_dtype require_finite require_floating require_int "
         "require_keys require_labels require_betas require_matrix require_number require_outside_optimizer "
         "require_positive require_positive_int require_real require_rows require_same_dtype require_shape "
         "require_tensor require_factor require_ranks require_rounding require_plain_surroundings require_same_outputs "
-        "require_stackable check_idx check_limit methods_fit"
+        "require_stackable check_idx check_limit methods_fit Unfinished"
     ),
     "no arguments": ("relu absolute maxmin tanh gelu silu softplus names scale use_style provenance"),
     "plain data and interfaces, checked by what uses them": (
         "Trigger Stepper Baseline Start Experiment Instability Method WorkloadPlan Survival Schema Suite Field "
-        "Sources Unit Depth Rule Activation PairFold Smooth"
+        "Sources Unit Request Depth Rule Activation PairFold Smooth"
     ),
-    "parts of a network": ("Attention Block MLP ConvBlock SigmaReparam"),
+    "parts of a network": (
+        "Attention Block MLP ConvBlock SigmaReparam Fixup FoldStep KeptFolds NormedLayer Penalised PreNorm ReZero"
+    ),
+    "steps of a run, given what a plan has checked": (
+        "Halving alone beyond final network prepare ranked run_unit screen units_done"
+    ),
     "steps inside a function that has checked": (
         "lies_on_kink judged lacks_vmap module_of named_dtypes of_points plain_attention plain_kernels row_jacobians "
         "uncompiled finite_or_none fused hits image_workload evaluating modes_kept building gains as_matrix "
@@ -824,7 +836,7 @@ LEFT_OUT = {
     ),
     "run and read experiments: names and records, tested with wrong ones": (
         "experiment live select source summary configuration fingerprint path_of recorded_path schema_of "
-        "without_timings "
+        "without_timings found "
         "write flaw suite_named suite_of record_of spectra workload_of baseline_of trigger_of sensitivity scale_of "
         "number distance measure regained Perturbed best_loss trained training_rates choose"
     ),

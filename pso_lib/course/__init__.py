@@ -1,6 +1,7 @@
 """Assignments: make them, grade what comes back, compare, hand over. ``pso-lib course`` is the command line.
 
 assignment   what an assignment is, and each student's variant
+judges       what oracles judge with
 notebook     the student's notebook, and the solutions'
 submission   what a student handed in: the answers, by function name
 sandbox      a process without network, files and time to waste; worker and wire are its inside

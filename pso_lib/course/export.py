@@ -118,7 +118,7 @@ def _nbgrader(assignment: Assignment, out: Path, secret: bytes) -> Path:
     book = make(assignment, secret)
     word = packed(assignment, secret)
     rubrics = iter(assignment.rubrics)
-    cells = []
+    cells: list[dict] = []
     for cell in book["cells"]:
         source = "".join(cell["source"])
         name = next((name for name in assignment.exercises if source == f"check({name})"), None)

@@ -305,21 +305,23 @@ def _exercise(
             old.close()
         worker.clear()
         answers, printed = [{"error": "ended", "text": "took the grader's process down"}] * len(cases), str(error)
-    judged, remarks, lines = [], [], []
+    told: list[dict] = []
+    remarks: list[str] = []
+    lines: list[str] = []
     for case, answer in zip(cases, answers, strict=True):
         verdict, remark = judged(case, answer, one)
-        judged.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
+        told.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
         lines += [f"{case.what}: {verdict.share:g} of 1. {verdict.message}", f"  arguments {case.arguments!r:.500}"]
         lines += [f"  answer {_shown(answer):.500}", *([remark] if remark else [])]
         if remark:
             remarks.append(f"{name}: the oracle failed on an answer; see its log")
     whole = sum(case.weight for case in cases)
-    share = sum(case["weight"] * case["share"] for case in judged) / whole
+    share = sum(case["weight"] * case["share"] for case in told) / whole
     result = {
         "points": round(one.points * share, 2),
         "out_of": one.points,
         "problem": "",
-        "cases": judged,
+        "cases": told,
         "remarks": sorted(set(remarks)),
     }
     log = "\n".join([*lines, f"{time.monotonic() - begin:.2f} s", "printed:", printed, ""])

@@ -104,7 +104,8 @@ def _prints(found: Submission, assignment: Assignment, given: dict) -> dict[str,
         node = found.node(name)
         if node is None:
             continue
-        used, new = {name: node}, [node]
+        used: dict[str, ast.AST] = {name: node}
+        new: list[ast.AST] = [node]
         while new:
             called = {n.id for n in ast.walk(new.pop()) if isinstance(n, ast.Name)}
             for helper in sorted(called & own.keys() - used.keys() - assignment.exercises.keys()):

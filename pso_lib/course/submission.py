@@ -209,7 +209,7 @@ def _take_notebook(found: Submission, text: str) -> None:
         return
     metadata = notebook.get("metadata")
     mark = metadata.get("pso_course") if isinstance(metadata, dict) else None
-    found.stamps += [match.groups() for match in STAMP.finditer(str(mark))]
+    found.stamps += STAMP.findall(str(mark))
     for number, cell in enumerate(cells, start=1):
         if not isinstance(cell, dict) or cell.get("cell_type") != "code":
             continue

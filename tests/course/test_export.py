@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 from sample_course import SECRET, SOLUTIONS, WHOLE, right, sample
 
@@ -53,6 +52,7 @@ def test_arguments_are_copies():
 
 
 def test_nbgraders_source_has_places_hidden_tests_and_points(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
     (path,) = export(sample(), "nbgrader", tmp_path, SECRET)
     assert path == tmp_path / "source" / "s1" / "s1.ipynb"
     book = nbformat.read(path, as_version=4)

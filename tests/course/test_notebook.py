@@ -3,7 +3,6 @@
 import ast
 import json
 
-import nbformat
 import pytest
 from sample_course import SECRET, SOLUTIONS, WHOLE, sample
 
@@ -27,6 +26,7 @@ def run(book, capsys, skip=("subprocess",)):
 
 @pytest.mark.parametrize("student", ["", "ada", "Ada Lovelace"])
 def test_it_is_a_notebook(student, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
     book = make(sample(), SECRET, student)
     nbformat.validate(nbformat.from_dict(book))
     write_notebook(book, tmp_path / "x" / "a.ipynb")
