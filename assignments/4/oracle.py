@@ -189,7 +189,8 @@ def verdict_cases(variant, rng):
                 "statistic": {"statistic": {"mean": "median", "median": "mean"}[variant["statistic"]]},
             }
             needed = [wish] if wish == "tie" else [wish, "test"]
-            if all(w == "plain" or verdict_of(rows, variant, **ways[w])["rates"] != right["rates"] for w in needed):
+            wrongly = [verdict_of(rows, variant, **ways[w])["rates"] for w in needed if w != "plain"]
+            if right["rates"] not in wrongly and len({tuple(w) for w in wrongly}) == len(set(needed) - {"plain"}):
                 break
         cases.append(Case(weight, (rows,), verdict_judge(rows, variant, right), what))
     return cases
@@ -218,12 +219,14 @@ def verdict_judge(rows, variant, right):
         def near(a, b):
             return abs(a - b) < 1e-9
 
-        if not all(near(a, b) for a, b in zip(rates, right["rates"], strict=True)):
-            for text, way in ways.items():
-                mistaken = verdict_of(rows, variant, **way)["rates"]
-                if mistaken != right["rates"] and all(near(a, b) for a, b in zip(rates, mistaken, strict=True)):
-                    return Judgement(0, text)
-            if all(near(a, b) for a, b in zip(rates, right["rates"][::-1], strict=True)):
+        def agrees(found, wanted):
+            return all(near(a, b) for a, b in zip(found, wanted, strict=True))
+
+        if not agrees(rates, right["rates"]):
+            likely = [text for text, way in ways.items() if agrees(rates, verdict_of(rows, variant, **way)["rates"])]
+            if likely:
+                return Judgement(0, " Or: ".join(likely))
+            if agrees(rates, right["rates"][::-1]):
                 return Judgement(0.25, "The two rates have changed places.")
             return Judgement(0, "At least one of the rates is not the one that the held-out images choose.")
         share, said = 0.4, []
