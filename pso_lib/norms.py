@@ -1,14 +1,17 @@
-"""Lengths and directions that neither underflow nor overflow: divided by the largest entry before anything is squared.
+"""Lengths and directions that neither underflow nor overflow, and singular values where LAPACK gives up.
 
-Half precision becomes float32, whose sums it could not hold.
+Lengths are divided by the largest entry before anything is squared. Half precision becomes float32: it could not hold
+the sums.
 """
+
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from pso_lib.errors import checked
 
-__all__ = ["cosines", "norm", "unit"]
+__all__ = ["cosines", "norm", "svd", "unit"]
 
 
 @checked
@@ -33,6 +36,25 @@ def cosines(x: Tensor) -> Tensor:
         raise ValueError(f"x has shape {tuple(x.shape)}; its rows are compared, so it must be (..., N, d).")
     u = unit(x)
     return u @ u.mT
+
+
+@checked
+def svd(M: Tensor, full_matrices: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s, Vh of (..., m, n) matrices, as ``torch.linalg.svd``, also where that does not converge.
+
+    LAPACK's divide and conquer now and then gives up on equal singular values, as those of an isometry are. The
+    transposed matrix, or its rows in reversed order, takes it another way.
+
+    Raises:
+        torch.linalg.LinAlgError: no way converges.
+    """
+    with suppress(torch.linalg.LinAlgError):
+        return tuple(torch.linalg.svd(M, full_matrices=full_matrices))
+    with suppress(torch.linalg.LinAlgError):
+        V, s, Uh = torch.linalg.svd(M.mT.contiguous(), full_matrices=full_matrices)
+        return Uh.mT, s, V.mT
+    U, s, Vh = torch.linalg.svd(M.flip(-2), full_matrices=full_matrices)
+    return U.flip(-2), s, Vh
 
 
 def _scaled(x: Tensor, dim) -> tuple[Tensor, Tensor]:

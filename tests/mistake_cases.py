@@ -827,7 +827,7 @@ LEFT_OUT = {
         "lies_on_kink judged lacks_vmap module_of named_dtypes of_points plain_attention plain_kernels row_jacobians "
         "uncompiled finite_or_none fused hits image_workload evaluating modes_kept building gains as_matrix "
         "nearest_kink_offset top_singular_value careful_norm dense norm_on_device Adam Buffers Group rule "
-        "bar views facet_cells activation_hinges affine_on layer_conditions pattern_of facets exact_number "
+        "bar svd views facet_cells activation_hinges affine_on layer_conditions pattern_of facets exact_number "
         "exact_planes in_order jacobian_conditions scalar_conditions sign tidy"
     ),
     "files and downloads, tested with damaged ones": (

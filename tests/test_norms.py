@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pso_lib.nn.init import seeded
-from pso_lib.norms import cosines, norm, unit
+from pso_lib.norms import cosines, norm, svd, unit
 
 SIZES = [1e-30, 1.0, 1e30]
 
@@ -42,3 +42,36 @@ def test_what_is_not_finite_shows(bad):
 def test_one_row_has_nobody_to_compare_with():
     with pytest.raises(ValueError, match=r"x has shape \(3,\); its rows are compared, so it must be"):
         cosines(torch.ones(3))
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 4)])
+def test_svd_goes_another_way_where_lapack_gives_up(monkeypatch, failures, full, shape):
+    M = torch.randn(*shape, dtype=torch.float64, generator=seeded())
+    real, calls = torch.linalg.svd, []
+
+    def fails_at_first(*args, **options):
+        calls.append(1)
+        if len(calls) <= failures:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch.linalg, "svd", fails_at_first)
+    U, s, Vh = svd(M, full_matrices=full)
+    r, (m, n) = min(shape[-2:]), shape[-2:]
+    assert U.shape[-2:] == (m, m if full else r) and Vh.shape[-2:] == (n if full else r, n)
+    torch.testing.assert_close((U[..., :r] * s.unsqueeze(-2)) @ Vh[..., :r, :], M)
+    torch.testing.assert_close(s, torch.linalg.svdvals(M))
+    for Q in (U, Vh.mT):
+        torch.testing.assert_close(Q.mT @ Q, torch.eye(Q.shape[-1], dtype=M.dtype).expand(*Q.shape[:-2], -1, -1))
+    assert len(calls) == failures + 1
+
+
+def test_svd_that_no_way_converges_says_so(monkeypatch):
+    def fails(*args, **options):
+        raise torch.linalg.LinAlgError("failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "svd", fails)
+    with pytest.raises(torch.linalg.LinAlgError):
+        svd(torch.eye(2))

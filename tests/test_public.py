@@ -90,7 +90,14 @@ def test_a_stranger_finds_an_idea_in_two_steps(idea, file):
     "call, error, parts",
     [
         (lambda: pso_lib.gaurd, AttributeError, ["'gaurd'", "Did you mean 'Guard'"]),
-        (lambda: pso_lib.load("depht"), ValueError, ["does not exist", "Did you mean 'depth.full'"]),
+        (lambda: pso_lib.ConvNet, AttributeError, ["from pso_lib.nn.convnet import ConvNet"]),
+        (lambda: pso_lib.kawasaki, AttributeError, ["from pso_lib.exact.origami import kawasaki"]),
+        (
+            lambda: pso_lib.load("depht"),
+            ValueError,
+            ["does not exist", "no experiment 'depht'", "Did you mean 'depth'"],
+        ),
+        (lambda: pso_lib.load("depth", "quick"), ValueError, ["It is recorded at 'full'"]),
         (lambda: pso_lib.deep_network(2, 4, num_classes=3), TypeError, ["'num_classes'", "Did you mean 'classes'"]),
         (lambda: pso_lib.deep_network(2, 4, hiden=3), TypeError, ["'hiden'", "Did you mean 'hidden'"]),
         (lambda: pso_lib.Guard(net(), weights=list(net().parameters())), TypeError, ["weights", "Parameter", "names"]),

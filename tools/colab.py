@@ -39,7 +39,8 @@ def _set_up():
         run = [sys.executable, "-m", "pip", "install", "-q", *what]
         done = subprocess.run(run, capture_output=True, text=True)
         if done.returncode:
-            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
+            why = next((line for start in ("fatal:", "ERROR:") for line in said if line.startswith(start)), said[-1])
             raise Stop(f"pip could not install {what[-1]} ({why}). Is there a network? Then run this cell again.")
 
     clones = [p for p in [Path.cwd(), *Path.cwd().parents] if (p / "pso_lib" / "__init__.py").is_file()]
@@ -53,8 +54,12 @@ def _set_up():
         importlib.invalidate_caches()
     import pso_lib, torch
 
+    try:
+        scale = pso_lib.scale.scale()
+    except ValueError as error:
+        raise Stop(error)
     gpu = torch.cuda.get_device_name().split()[-1] if torch.cuda.is_available() else "CPU"
-    print(f"pso_lib {pso_lib.__version__} · torch {torch.__version__.split('+')[0]} · {gpu}")
+    print(f"pso_lib {pso_lib.__version__} · torch {torch.__version__.split('+')[0]} · {gpu} · scale {scale}")
 
 
 _set_up()
@@ -64,7 +69,8 @@ LONG = 10  # seconds; a cell that takes longer says so
 
 BANNER = """\
 *The runnable edition of [{title}]({url}), a chapter of [Folded Space]({home}). Run the cells from top to
-bottom; change a line and run it again. The next cell sets up the library.{runtime}*"""
+bottom; change a line and run it again. The next cell sets up the library.{runtime}
+Cells of solutions run too, and take the place of your answer: run yours again.*"""
 
 RUNTIME = " It trains networks: on Colab, *Runtime › Change runtime type* offers a GPU, which this notebook asks for."
 
@@ -375,7 +381,8 @@ def convert(path: Path, targets: dict, titles: dict, root: Path = book.ROOT):
     gpu = uses_gpu(notebook)
     runtime = RUNTIME if gpu else ""
     banner = BANNER.format(title=title, url=converter.url(path.stem), home=converter.home, runtime=runtime)
-    front = [nbformat.v4.new_markdown_cell(banner), nbformat.v4.new_code_cell(setup_source(root))]
+    hidden = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    front = [nbformat.v4.new_markdown_cell(banner), nbformat.v4.new_code_cell(setup_source(root), metadata=hidden)]
     cells = front + converter.cells(notebook.cells, notebook.metadata.get(book.RECORD_KEY, {}).get("seconds"))
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number:03d}"  # a copy made by a machine: count, so that the same input gives the same file

@@ -21,7 +21,7 @@ from pso_lib.errors import (
     require_same_dtype,
     require_shape,
 )
-from pso_lib.norms import cosines, norm
+from pso_lib.norms import cosines, norm, svd
 
 __all__ = [
     "PersistentSubspace",
@@ -284,7 +284,7 @@ def _strong(residual: Tensor, image: Tensor, tolerance: float) -> Tensor:
     if image.shape[1] == 0:
         return image.new_zeros(0, 0)
     Q, T = torch.linalg.qr(image)
-    _, s, Vh = torch.linalg.svd(residual @ Q, full_matrices=True)
+    _, s, Vh = svd(residual @ Q, full_matrices=True)
     small = Vh[int((s > tolerance).sum()) :].T  # in the basis Q
     return torch.linalg.qr(torch.linalg.solve_triangular(T, small, upper=True))[0]
 
@@ -293,14 +293,14 @@ def _kept(image: Tensor, tolerance: float) -> Tensor:
     """Coordinates of the directions whose image, (n, d), has length 1 up to the tolerance."""
     if image.shape[1] == 0:
         return image.new_zeros(0, 0)
-    _, s, Vh = torch.linalg.svd(image, full_matrices=False)
+    _, s, Vh = svd(image)
     return Vh[(s - 1).abs() <= tolerance].T
 
 
 def _leak(residual: Tensor, image: Tensor, above: float, below: float) -> Tensor:
     """The part of the image, (n, d), that is rounding, coefficients up to ``below``, along the directions that break
     the condition plainly, by more than ``above``."""
-    _, s, Vh = torch.linalg.svd(residual, full_matrices=False)
+    _, s, Vh = svd(residual)
     plain = Vh[s > above]
     coefficients = plain @ image
     return plain.T @ torch.where(coefficients.abs() <= below, coefficients, 0)
@@ -308,5 +308,5 @@ def _leak(residual: Tensor, image: Tensor, above: float, below: float) -> Tensor
 
 def _range(M: Tensor, rounding: float) -> Tensor:
     """Orthonormal columns that span the range of M, (n, r)."""
-    U, s, _ = torch.linalg.svd(M, full_matrices=False)
+    U, s, _ = svd(M)
     return U[:, s > rounding * s[0]] if len(s) else U

@@ -25,7 +25,7 @@ from pso_lib.analysis.singularity import (
     stable_jacobian_energy,
     token_similarity,
 )
-from pso_lib.analysis.spectrum import spectrum_stable_rank
+from pso_lib.analysis.spectrum import singular_values, spectrum_stable_rank
 from pso_lib.analysis.transforms import uncompiled
 from pso_lib.errors import (
     UndefinedError,
@@ -49,6 +49,9 @@ QUANTITIES = OF_WEIGHTS + OF_PROBE
 
 class Recorder:
     """Measures chosen quantities of chosen weights every so many steps.
+
+    Call ``step`` after ``loss.backward()``; with a ``GradScaler`` after ``scaler.unscale_(optimizer)``, or the norms of
+    gradients are those of scaled ones.
 
     Args:
         quantities: names in ``QUANTITIES``. "stable_rank", "top_singular_value", "gradient_norm" and "sje" (stable
@@ -215,7 +218,7 @@ class Recorder:
             with suppress(UndefinedError):  # a zero or non-finite gradient has no share: None
                 values["sje"] = finite_or_none(stable_jacobian_energy(M, G, k=self.k, denominator=self.denominator))
         if "stable_rank" in wanted or "top_singular_value" in wanted:
-            s = torch.linalg.svdvals(M)
+            s = singular_values(M)
             read = {"stable_rank": spectrum_stable_rank(s), "top_singular_value": s[0]}
             values.update({name: finite_or_none(value) for name, value in read.items() if name in wanted})
         return values

@@ -28,7 +28,7 @@ from pso_lib.errors import (
 )
 from pso_lib.modes import evaluating
 from pso_lib.nn.weights import Weights, as_matrix, chosen_weights
-from pso_lib.norms import cosines, unit
+from pso_lib.norms import cosines, svd, unit
 
 __all__ = [
     "DENOMINATORS",
@@ -105,7 +105,7 @@ def stable_jacobian_energy(W: Tensor, G: Tensor, *, k: int | str = "floor", deno
     require_matrix("G", G)
     require_same_dtype("G", G, "W", W.dtype)
     W, G = (M.float() if M.dtype in (torch.float16, torch.bfloat16) else M for M in (W, G))
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    U, s, Vh = svd(W)
     count = leading_count(spectrum_stable_rank(s), k, rank=s.shape[-1])
     scale = G.abs().amax((-2, -1))
     G = G / torch.where(scale > 0, scale, 1)[..., None, None]  # squares of tiny gradients would underflow

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pso_lib.errors import UndefinedError, checked, require_finite, require_floating, require_matrix
+from pso_lib.norms import svd
 
 __all__ = ["isometry_error", "singular_values", "spectrum_stable_rank", "stable_rank"]
 
@@ -19,7 +20,11 @@ def singular_values(M: Tensor) -> Tensor:
         raise ValueError(f"M has shape {tuple(M.shape)}; it must be (..., m, n).")
     require_floating("M", M)
     require_finite("M", M)
-    return torch.linalg.svdvals(M.float() if M.dtype in (torch.float16, torch.bfloat16) else M)
+    M = M.float() if M.dtype in (torch.float16, torch.bfloat16) else M
+    try:
+        return torch.linalg.svdvals(M)
+    except torch.linalg.LinAlgError:
+        return svd(M)[1]
 
 
 @checked

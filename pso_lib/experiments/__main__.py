@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pso_lib.data import DataError
 from pso_lib.experiments import ClusterError, ResultError, experiment, load, names, run
-from pso_lib.experiments.record import RESULTS, recorded_path, units_done
+from pso_lib.experiments.record import RESULTS, command, recorded_path, units_done
 from pso_lib.experiments.registry import suite_named, suite_of
 from pso_lib.scale import SCALES
 
@@ -19,25 +19,26 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, and which results are recorded")
     for name, text in (("run", "run one, or what is left of it"), ("show", "print a recorded result as a table")):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("name", help="see list")
-        command.add_argument("--scale", choices=SCALES, default="quick")
-        command.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
+        adds = commands.add_parser(name, help=text)
+        adds.add_argument("name", help="see list")
+        usual = "quick" if name == "run" else "full"
+        adds.add_argument("--scale", choices=SCALES, default=usual, help=f"default: {usual}")
+        adds.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
         if name == "run":
-            command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
-            command.add_argument(
+            adds.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+            adds.add_argument(
                 "--epochs", type=float, help="of those on depth: fewer, or more, than planned; the result says so"
             )
-            command.add_argument("--evaluations", type=int, help="of those on depth: points of each accuracy curve")
-            command.add_argument(
+            adds.add_argument("--evaluations", type=int, help="of those on depth: points of each accuracy curve")
+            adds.add_argument(
                 "--seeds", type=int, help="of those on unstable training, and of survival: fewer, or more"
             )
-            command.add_argument("--again", action="store_true", help="though it is recorded; replaces the result")
-            command.add_argument("--minutes", type=float, help="begin no unit that would not be done by then")
-            places = command.add_mutually_exclusive_group()
+            adds.add_argument("--again", action="store_true", help="though it is recorded; replaces the result")
+            adds.add_argument("--minutes", type=float, help="begin no unit that would not be done by then")
+            places = adds.add_mutually_exclusive_group()
             places.add_argument("--workers", type=int, help="processes of this machine that run units, by Dask")
             places.add_argument("--scheduler", help="Dask's: tcp://host:8786, or its file; its workers run units")
-            command.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
+            adds.add_argument("--data", type=Path, default=None, help="root of the data sets (default: PSO_DATA)")
     options = parser.parse_args(argv)
     try:
         if options.command == "list":
@@ -101,6 +102,7 @@ def _show(result: dict) -> None:
     print(f"{source['device']}, torch {source['torch']}, {source['date']}, {source['seconds']} s")
     for line in suite_named(result).table(result):
         print(line)
+    print(f"\nmade again, in place of this record, by: {command(result)} --again")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,9 @@ class Depth(Suite):
         """Mean, minimum and maximum of the test accuracy over seeds: arms down, depths across."""
         configuration, runs = result["configuration"], result["runs"]
         epochs, protocol = configuration["epochs"], result["provenance"]["protocol_epochs"]
-        yield f"{epochs:g} epochs" + ("" if epochs == protocol else f" (the protocol has {protocol:g})")
+        yield f"test accuracy, mean [min, max] over {configuration['seeds']} seeds; {epochs:g} epochs" + (
+            "" if epochs == protocol else f" (the protocol has {protocol:g})"
+        )
         depths = sorted({r["depth"] for r in runs})
         # one line per arm, and per rate where the rates are what is compared
         several = not configuration["choose_rate"] and len(configuration["rates"]) > 1

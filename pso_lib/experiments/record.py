@@ -230,16 +230,29 @@ def load(name: str, scale: str = "full", folder: Path | None = None) -> dict:
     try:
         result = json.loads(path.read_bytes())
     except FileNotFoundError:
-        from pso_lib.errors import nearest  # and torch with it
-
-        there = sorted({file.stem for at in (path.parent, RECORDED) for file in at.glob("*.*.json")})
-        raise ResultError(f"{path} does not exist. {remedy}.{nearest(f'{name}.{scale}', there)}") from None
+        raise ResultError(f"{path} does not exist. {_why_missing(name, scale, path.parent)}") from None
     except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}. Restore it, or move it away. {remedy}") from None
     validate(result, path)
     if (result["experiment"], result["scale"]) != (name, scale):
         raise ResultError(f"{path} holds {result['experiment']!r} at {result['scale']!r}; it was renamed. {remedy}")
     return result
+
+
+def _why_missing(name: str, scale: str, folder: Path) -> str:
+    """What to do about a result that is not there: another scale, the name that was meant, going on, making it."""
+    from pso_lib.errors import nearest  # these, and torch with them, for an error alone
+    from pso_lib.experiments.registry import names
+
+    there = {tuple(file.name.split(".")[:2]) for at in (folder, RECORDED) for file in at.glob("*.*.json")}
+    scales = sorted(other for one, other in there if one == name)
+    if scales:
+        return f"It is recorded at {', '.join(map(repr, scales))}: scale={scales[0]!r} (--scale {scales[0]})."
+    if name not in names():
+        return f"There is no experiment {name!r}.{nearest(name, names())} All of them: `list`, or names()."
+    done = units_done(name, scale, folder)
+    begun = f"It is unfinished, with {done} units on disk. Go on" if done else "Make it"
+    return f"{begun} with: python -m pso_lib.experiments run {name} --scale {scale}"
 
 
 def schema_of(result: dict) -> Schema:
@@ -261,18 +274,25 @@ def source(result: dict) -> str:
 
     Only options that differ from the plan's own are part of the command.
     """
-    from pso_lib.experiments.registry import experiment  # the plans, and torch with them
-
-    name, used, made = result["experiment"], result["configuration"], result["provenance"]
-    planned = experiment(name, result["scale"])
-    changed = [f" --{key} {used[key]:g}" for key in schema_of(result).overrides if used[key] != getattr(planned, key)]
+    used, made = result["configuration"], result["provenance"]
     return "\n".join(
         (
             *made["data"],
             f"{used['seeds']} seeds; {made['device']}, {made['dtype']}, torch {made['torch']}, {_dates(made)}",
-            f"python -m pso_lib.experiments run {name} --scale {result['scale']}{''.join(changed)}",
+            command(result),
         )
     )
+
+
+def command(result: dict) -> str:
+    """The command that makes a recorded result again, with the options that differ from the plan's own."""
+    from pso_lib.experiments.registry import experiment, names  # the plans, and torch with them
+
+    name, used = result["experiment"], result["configuration"]
+    planned = experiment(name, result["scale"]) if name in names() else None
+    overrides = schema_of(result).overrides
+    changed = [f" --{key} {used[key]:g}" for key in overrides if planned and used[key] != getattr(planned, key)]
+    return f"python -m pso_lib.experiments run {name} --scale {result['scale']}{''.join(changed)}"
 
 
 def _dates(made: dict) -> str:

@@ -137,8 +137,8 @@ def _recorded(plan, scale: str, target: Path, again: bool, progress) -> dict | N
     result = record.load(plan.name, scale, target.parent)
     if result["configuration"] != record.configuration(plan):
         raise ResultError(
-            f"{target} holds a result of another configuration of {plan.name!r}. Choose another folder, move it away, "
-            "or replace it by again=True, on the command line --again."
+            f"{target} holds a result of another configuration of {plan.name!r}: {record.command(result)} made it. "
+            "Give the same options, choose another folder, move it away, or replace it by again=True (--again)."
         )
     progress(f"{target} is recorded already, with this configuration; again=True (--again) runs it anew")
     return result

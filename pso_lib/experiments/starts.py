@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pso_lib.errors import checked, require_positive_int
+from pso_lib.errors import checked, require_number, require_positive_int
 from pso_lib.nn import init
 from pso_lib.nn.activations import leaky_relu
 from pso_lib.nn.networks import DeepNetwork, Ends, Kind, deep_network
@@ -84,13 +84,18 @@ def scale_of(arm: Start, depth: int) -> float:
     return 1 / math.sqrt(depth) if arm.beta is None else arm.beta
 
 
+@checked
 def tailored_slope(depth: int, target: float = 0.9) -> float:
     """The slope s of the leaky ReLU with which inputs at right angles leave ``depth`` wide layers at a given cosine.
 
     Tailored activation transformation (Zhang, Botev and Martens 2022): with isometric or Gaussian weights the cosine
     goes c -> c + (1 - s)^2 / (pi (1 + s^2)) (sqrt(1 - c^2) - c acos c), the arc-cosine kernel of that activation.
     Too shallow a network does not reach the target: it keeps s = 0, ReLU.
+
+    Raises:
+        ValueError: depth is no positive integer, target lies outside [0, 1].
     """
+    depth, target = require_positive_int("depth", depth), require_number("target", target, least=0, most=1)
 
     def end(slope: float) -> float:
         cosine = 0.0

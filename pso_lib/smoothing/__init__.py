@@ -1,6 +1,6 @@
 """Parametric singularity smoothing: watch training, and when the gradient spikes, flatten the weights' spectra.
 
-smoothing     the leading singular values of one weight, made more alike
+smooth        the leading singular values of one weight, made more alike
 randomised    a few leading singular triples of a large matrix
 detector      a stream of numbers, and whether the newest stands out
 gradients     their length

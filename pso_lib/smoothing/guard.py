@@ -55,6 +55,10 @@ ACTIONS = (*METHODS, "skip", "watch")
 class Guard:
     """Judges each step's gradients, and on a trigger smooths weights, skips the update, or both.
 
+    With a ``GradScaler`` call ``scaler.unscale_(optimizer)`` first; that, accumulation, clipping and closures are in
+    ``help(pso_lib.smoothing.guard)``. A skipped update does not undo the forward pass: BatchNorm's running averages
+    have taken the batch in.
+
     Args:
         model: the norm is over the gradients of its parameters that are not frozen at the time.
         method: what to do on a trigger: a method of ``smooth_`` ("clip", "log", "softplus", "softmax",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pso_lib.errors import checked, require_matrix, require_positive_int
+from pso_lib.norms import svd
 
 __all__ = ["randomised_svd", "top_singular_value"]
 
@@ -35,7 +36,7 @@ def randomised_svd(
     Q = torch.linalg.qr(M @ torch.randn(n, q, generator=generator, dtype=M.dtype, device=where).to(M.device))[0]
     for _ in range(iterations):  # orthonormalised each time: powers of M would drown the small values
         Q = torch.linalg.qr(M @ torch.linalg.qr(M.mT @ Q)[0])[0]
-    U, s, Vh = torch.linalg.svd(Q.mT @ M, full_matrices=False)
+    U, s, Vh = svd(Q.mT @ M)
     return Q @ U, s, Vh
 
 

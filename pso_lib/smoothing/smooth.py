@@ -30,6 +30,7 @@ from torch.nn import functional
 from pso_lib.analysis.singularity import leading_count, require_rounding
 from pso_lib.errors import checked, require_choice, require_finite, require_floating, require_positive_int
 from pso_lib.nn.weights import as_matrix
+from pso_lib.norms import svd
 from pso_lib.smoothing.randomised import randomised_svd, top_singular_value
 
 __all__ = ["METHODS", "Smoothed", "plan_smoothing", "require_factor", "smooth_", "smoothed_spectrum"]
@@ -209,7 +210,7 @@ def _full_svd(M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The Gram matrix loses what is below sqrt(eps) of float64, 1e-8 sigma_1; float32 has lost that already.
     """
     if M.dtype == torch.float64 or M.device.type == "mps":  # which has no float64
-        return torch.linalg.svd(M, full_matrices=False)
+        return svd(M)
     if M.shape[0] < M.shape[1]:
         U, s, Vh = _full_svd(M.mT)
         return Vh.mT, s, U.mT

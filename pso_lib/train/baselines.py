@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grad_norm_, parametrizations, parametrize
 from pso_lib.errors import checked, require_finite, require_number
 from pso_lib.finite import finite_or_none
 from pso_lib.nn.weights import hidden_matrices
+from pso_lib.norms import svd
 from pso_lib.train.optimizers import adamw, muon
 
 __all__ = [
@@ -164,7 +165,7 @@ class SigmaReparam(nn.Module):
         super().__init__()
         M = W.detach().flatten(1)
         # LAPACK knows no half precision
-        U, s, Vh = torch.linalg.svd(M.to(torch.promote_types(M.dtype, torch.float32)), full_matrices=False)
+        U, s, Vh = svd(M.to(torch.promote_types(M.dtype, torch.float32)))
         self.gamma = nn.Parameter(s[0].to(M.dtype, copy=True))
         self.register_buffer("u", U[:, 0].to(M.dtype, copy=True))
         self.register_buffer("v", Vh[0].to(M.dtype, copy=True))

@@ -172,7 +172,7 @@ def test_setup_cell_runs_in_a_clone_without_an_installation(folder):
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    assert re.fullmatch(r"pso_lib \d[\w.+]* · torch \d[\w.]* · .+\n", run.stdout)
+    assert re.fullmatch(r"pso_lib \d[\w.+]* · torch \d[\w.]* · .+ · scale \w+\n", run.stdout)
 
 
 def test_setup_cell_never_moves_what_is_installed():
@@ -199,7 +199,8 @@ importlib.util.find_spec = lambda name, *rest: None if name in hidden else kept(
 
 def pip(run, **_):
     asked.append(run[5:])
-    return SimpleNamespace(returncode={status}, stderr="lines\\nERROR: no route to host\\n")
+    said = "lines\\nfatal: no route to host\\nERROR: it failed\\nnote: not pip\\n"
+    return SimpleNamespace(returncode={status}, stderr=said)
 
 subprocess.run = pip
 shell = InteractiveShell.instance()
@@ -222,7 +223,7 @@ def in_a_notebook(tmp_path, hidden, status) -> str:
 
 def test_setup_cell_that_fails_says_one_sentence_and_stops(tmp_path):
     said = in_a_notebook(tmp_path, {"pso_lib"}, 1)
-    assert "Stopped: pip could not install git+https://" in said and "(ERROR: no route to host)" in said
+    assert "Stopped: pip could not install git+https://" in said and "(fatal: no route to host)" in said
     assert "Traceback" not in said and len(said.splitlines()) <= 4
     assert "went well: False device: mine" in said
     said = in_a_notebook(tmp_path, {"pso_lib", "torch"}, 0)

@@ -118,7 +118,7 @@ def test_journals_of_full_runs_are_kept_between_machines():
         return subprocess.run(["git", "-C", str(root), "check-ignore", "-q", f"results/{name}"]).returncode == 0
 
     assert ignored("depth.quick.journal.jsonl") and not ignored("depth.full.journal.jsonl")
-    assert '"pso_lib.recorded" = ["*.json"]' in (root / "pyproject.toml").read_text(encoding="utf8")
+    assert '"pso_lib.recorded" = ["*.full.json"]' in (root / "pyproject.toml").read_text(encoding="utf8")
 
 
 def test_a_search_without_its_rates_is_damaged(tmp_path):
