@@ -34,12 +34,15 @@ BOOT = "import sys; sys.path[:0] = {paths!r}; from pso_lib.course.worker import 
 # A root of bound folders, by mount and chroot; without capabilities afterwards, so that it stays read-only.
 ENTER = """\
 set -e
+still() { # read-only; with the flags that the system may have locked
+    mount -o remount,bind,ro "$1" 2>/dev/null || mount -o remount,bind,ro,nosuid,nodev "$1"
+}
 root=$1; size=$2; count=$3; shift 3
 mount -t tmpfs -o mode=755 tmpfs "$root"
 while [ "$count" -gt 0 ]; do
     mkdir -p "$root$1"
     mount --rbind "$1" "$root$1"
-    mount -o remount,bind,ro "$root$1"
+    still "$root$1"
     shift; count=$((count - 1))
 done
 mkdir -p "$root/dev" "$root/proc" "$root/tmp"
@@ -48,8 +51,9 @@ for device in null zero random urandom; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 mount -t proc proc "$root/proc"
+mount -o remount,bind,ro,nosuid,nodev,noexec "$root/proc" # where root writes /proc/sys, without any rights here
 mount -t tmpfs -o "mode=1777,size=$size" tmpfs "$root/tmp"
-mount -o remount,bind,ro "$root"
+still "$root"
 exec chroot "$root" setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
 
@@ -99,7 +103,19 @@ def _command(mode: str, code: str, home: str) -> list[str]:
         settings = [part for key, value in _environment("/tmp").items() for part in ("--setenv", key, value)]
         limits = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
         places = ["--proc", "/proc", "--dev", "/dev", "--size", str(SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-        return ["bwrap", *limits, "--clearenv", *settings, *binds, *places, "--remount-ro", "/", *_python(code)]
+        return [
+            "bwrap",
+            *limits,
+            "--clearenv",
+            *settings,
+            *binds,
+            *places,
+            "--remount-ro",
+            "/",
+            "--remount-ro",
+            "/proc",
+            *_python(code),
+        ]
     if mode == "unshare":
         spaces = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--ipc", "--uts", "--kill-child"]
         inside = ["sh", "-c", ENTER, "sh", home, str(SCRATCH), str(len(folders)), *folders]
@@ -121,7 +137,7 @@ def why_not(mode: str) -> str:
     try:
         command = _command(mode, "print('works')", home)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": path}, cwd="/")
-        return "" if done.stdout == "works\n" else (done.stderr.strip().splitlines() or ["it fails"])[-1]
+        return "" if done.stdout == "works\n" else " ".join(done.stderr.split())[:300] or "it fails"
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     finally:

@@ -126,6 +126,9 @@ for path in ("{secret}", "{oracle}", "/etc/passwd"):
 for path in ("{outside}", "/usr/mark-{pid}", "{package}/mark"):
     try: open(path, "w").write("was here"); seen.append(path)
     except OSError: pass
+for path in ("/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern"):
+    try: os.close(os.open(path, os.O_WRONLY)); seen.append(path)
+    except OSError: pass
 try: socket.create_connection(("127.0.0.1", {port}), timeout=2); seen.append("network")
 except OSError: pass
 return str(seen)

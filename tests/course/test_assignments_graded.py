@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def replaced(text: str, name: str, body: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_right_earns_all_blank_nothing_and_attacks_cost_their_own(tmp_path, name):
     assignment = read(name, ROOT / "assignments")
+    sooner = {exercise: replace(one, seconds=min(one.seconds, 30)) for exercise, one in assignment.exercises.items()}
+    assignment = replace(assignment, exercises=sooner)  # who loops is not to be waited for
     whole = {exercise: one.points for exercise, one in assignment.exercises.items()}
     text = solution_source(assignment, SECRET, SOLUTIONS / f"{name}.py", "ada")
     ast.parse(text)
