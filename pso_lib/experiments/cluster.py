@@ -1,12 +1,12 @@
 """The units of an experiment on many processes or machines, through Dask (``pip install "pso_lib[cluster]"``).
 
-On the processes of one machine, which share its threads, and its GPUs if it has several::
+On the processes of one machine, which share its threads, and its GPUs if it has several:
 
     python -m pso_lib.experiments run depth --scale full --workers 4
     python -m pso_lib.experiments run depth --scale full --workers 2 --device cuda
 
 On several machines: a scheduler, a worker for each GPU or each few cores, and the run itself, which only waits and
-writes. A job script for SLURM, four workers with a GPU each::
+writes. A job script for SLURM, four workers with a GPU each:
 
     #!/bin/bash
     #SBATCH --ntasks=4 --cpus-per-task=4 --gpus-per-task=1 --time=12:00:00
@@ -17,7 +17,7 @@ writes. A job script for SLURM, four workers with a GPU each::
     python -m pso_lib.experiments run depth --scale full --device cuda --scheduler $where
 
 When the time is up, submit it again: the run goes on where it was. Where jobs may be many and short, dask-jobqueue
-submits them, here and on PBS, LSF and others, and workers may come and go::
+submits them, here and on PBS, LSF and others, and workers may come and go:
 
     from dask_jobqueue import SLURMCluster
     from pso_lib.experiments import run
