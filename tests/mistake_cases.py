@@ -798,7 +798,7 @@ LEFT_OUT = {
         "Assignment Case CourseError Exercise Judgement Section read variant_rng Unplain decoded encoded receive send "
         "main Worker WorkerEnded choose why_not Graded grade Found Submission find_files read_submission stamp Late "
         "read_roster write_feedback write_grades make solution_source student_source Pair similar tokens export "
-        "require score Partly expect fields numbers texts"
+        "require score judged Partly expect fields numbers texts"
     ),
     "results, which functions make": (
         "PersistentSubspace GradientBounds Smoothed History Run Failure FoldedMap Patch Cell HingedLayer "

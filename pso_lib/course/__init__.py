@@ -5,7 +5,7 @@ judges       what oracles judge with
 notebook     the student's notebook, and the solutions'
 submission   what a student handed in: the answers, by function name
 sandbox      a process without network, files and time to waste; worker and wire are its inside
-grading      every case of every submission, resumed where it was
+grading      every case of every submission, resumed where it was; judging is its verdict on one
 gradebook    the roster, the table of grades, lateness
 similar      pairs that resemble each other
 export       the same assignment for other graders

@@ -95,7 +95,7 @@ def require(word: str, name: str, number: int, function: Callable | None) -> Non
 
 
 def _verdict(one: Exercise, case: Any, function: Callable | None) -> Any:
-    from pso_lib.course.grading import judged
+    from pso_lib.course.judging import judged
     from pso_lib.course.wire import Unplain, decoded, encoded
 
     if function is None:

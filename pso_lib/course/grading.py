@@ -12,9 +12,7 @@ import os
 import re
 import signal
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,28 +20,16 @@ from typing import Any
 
 import torch
 
-from pso_lib.checks import Unanswered, Wrong
-from pso_lib.course.assignment import Assignment, Case, Exercise, Judgement
+from pso_lib.course.assignment import Assignment, Exercise
+from pso_lib.course.judging import judged, shown
 from pso_lib.course.sandbox import Worker, WorkerEnded, choose
 from pso_lib.course.submission import read_submission, whose
-from pso_lib.course.wire import decoded, encoded
+from pso_lib.course.wire import encoded
 
 __all__ = ["Graded", "grade"]
 
 PATIENCE = 3  # as in worker, which the grader's own process does not import
-JUDGING = 30.0  # seconds for one judge
 SILENCE = 300.0  # seconds beyond an exercise's own after which its process counts as lost
-
-SAID = {
-    "time": "it runs longer than the {seconds:g} seconds that are allowed.",
-    "memory": "it needs more memory than the {megabytes} MB that are allowed.",
-    "none": "it returns None: end it with `return`.",
-    "blank": "it returns `...`: no answer yet.",
-    "missing": "its definition could not be run.",
-    "unplain": "it returns {text}: return numbers, strings, or lists, dicts and tensors of these.",
-    "raised": "it raises {text}.",
-    "ended": "it {text}.",
-}
 
 
 @dataclass
@@ -120,43 +106,46 @@ def grade(
         write_end.close()
         running[read_end] = _Job(number, process)
 
+    def told(connection: Connection, job: _Job) -> None:
+        """Take what a submission's process says next, or its end."""
+        one = done[job.number]
+        job.since = time.monotonic()
+        try:
+            kind, *body = connection.recv()
+        except (EOFError, OSError):
+            job.process.join()
+            del running[connection]
+            if job.begun:  # a judge took the process with it: the others go on in a new one
+                key, name = job.begun
+                known[key] = _lost(assignment.exercises[name])
+                journal.write(key, one.file, name, known[key])
+                waiting.append(job.number)
+                return
+            if job.process.exitcode:
+                one.problem = "the file could not be read; your instructor looks at it."
+                one.remarks.append("reading it ended the process")
+            say(f"{one.file}: {_in_short(one, assignment)}")
+            return
+        if kind == "head":
+            one.digest, one.student, one.variant, one.remarks, one.problem = body
+        elif kind == "begin":
+            job.begun = (body[0], body[1])
+        else:
+            key, name, result, log = body
+            one.results[name] = result
+            if job.begun:
+                known[key] = result
+                journal.write(key, one.file, name, result)
+                _write_log(out, one.file, name, log)
+            job.begun = None
+
     try:
         while waiting or running:
             while waiting and len(running) < max(1, jobs):
                 start(waiting.pop())
             for connection in wait(list(running), timeout=1.0):
                 assert isinstance(connection, Connection)
-                job = running[connection]
-                try:
-                    kind, *body = connection.recv()
-                except (EOFError, OSError):
-                    job.process.join()
-                    del running[connection]
-                    if job.begun:  # its judge took the process with it
-                        key, name = job.begun
-                        known[key] = _lost(assignment.exercises[name])
-                        journal.write(key, done[job.number].file, name, known[key])
-                        waiting.append(job.number)
-                    elif job.process.exitcode:
-                        done[job.number].problem = "the file could not be read; your instructor looks at it."
-                        done[job.number].remarks.append("reading it ended the process")
-                    else:
-                        say(f"{done[job.number].file}: {_in_short(done[job.number], assignment)}")
-                    continue
-                job.since = time.monotonic()
-                one = done[job.number]
-                if kind == "head":
-                    one.digest, one.student, one.variant, one.remarks, one.problem = body
-                elif kind == "begin":
-                    job.begun = (body[0], body[1])
-                else:
-                    key, name, result, log = body
-                    one.results[name] = result
-                    if job.begun:
-                        known[key] = result
-                        journal.write(key, one.file, name, result)
-                        _write_log(out, one.file, name, log)
-                    job.begun = None
+                told(connection, running[connection])
             for job in running.values():
                 limit = SILENCE + PATIENCE * (assignment.exercises[job.begun[1]].seconds if job.begun else 0)
                 if time.monotonic() - job.since > limit:
@@ -312,7 +301,7 @@ def _exercise(
         verdict, remark = judged(case, answer, one)
         told.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
         lines += [f"{case.what}: {verdict.share:g} of 1. {verdict.message}", f"  arguments {case.arguments!r:.500}"]
-        lines += [f"  answer {_shown(answer):.500}", *([remark] if remark else [])]
+        lines += [f"  answer {shown(answer):.500}", *([remark] if remark else [])]
         if remark:
             remarks.append(f"{name}: the oracle failed on an answer; see its log")
     whole = sum(case.weight for case in cases)
@@ -326,56 +315,3 @@ def _exercise(
     }
     log = "\n".join([*lines, f"{time.monotonic() - begin:.2f} s", "printed:", printed, ""])
     return result, log
-
-
-def judged(case: Case, answer: Any, one: Exercise) -> tuple[Judgement, str]:
-    """The judge's verdict on what came back, and the traceback if the judge itself failed."""
-    error = answer.get("error") if isinstance(answer, dict) else "unplain"
-    if error is not None:
-        text = str(answer.get("text", ""))[:400] if isinstance(answer, dict) else "nothing"
-        said = SAID.get(str(error), SAID["ended"])
-        return Judgement(0.0, said.format(seconds=one.seconds, megabytes=one.megabytes, text=text)), ""
-    try:
-        raw = answer["value"]
-        value = [decoded(part) for part in raw] if case.each else decoded(raw)
-        if case.each and len(value) != len(case.arguments):
-            raise ValueError("as many values as calls")
-    except (ValueError, KeyError, TypeError):
-        return Judgement(0.0, SAID["ended"].format(text="sends what no function returns")), ""
-    try:
-        with _limited(JUDGING):
-            verdict = case.judge(value)
-        if verdict is None:
-            return Judgement(1.0), ""
-        if not isinstance(verdict, Judgement):
-            raise TypeError(f"a judge returns None or a Judgement, not {verdict!r:.80}")
-        share = float(verdict.share)
-        return Judgement(min(1.0, max(0.0, share)) if share == share else 0.0, verdict.message), ""
-    except (Wrong, Unanswered) as error:
-        return Judgement(0.0, str(error) or "no answer yet."), ""
-    except Exception:
-        message = "the answer could not be judged: is it of the kind and shape that the exercise asks for?"
-        return Judgement(0.0, message), traceback.format_exc()
-
-
-def _shown(answer: Any) -> str:
-    try:
-        return repr(decoded(answer["value"]))
-    except (ValueError, KeyError, TypeError):
-        return repr(answer)
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` in this thread when the time is over."""
-
-    def over(*_: Any) -> None:
-        raise TimeoutError(f"a judge took more than {seconds:g} seconds")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

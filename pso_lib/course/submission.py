@@ -26,9 +26,8 @@ STAMP = re.compile(r"pso-course (\S+) (\S*) ([0-9a-f]{16})\b")
 
 @dataclass(frozen=True)
 class Found:
-    """What a submission holds for one exercise: the cells' numbers it comes from, or why there is nothing to grade."""
+    """What a submission holds for one exercise: an answer, or why there is nothing to grade."""
 
-    cells: tuple[int, ...] = ()
     problem: str = ""
     blank: bool = False
 
@@ -91,7 +90,7 @@ class Submission:
                 where = " and ".join(self._where(place) for place in written)
                 found[name] = Found(problem=f"there are two answers, in {where}, and they differ: keep one of them.")
             else:
-                found[name] = Found(cells=tuple(cell for cell, _ in written[-1:]))
+                found[name] = Found()
                 run.append(written[-1])
         cells = [
             [where, source, [number for at, number in sorted(run) if at == cell]]

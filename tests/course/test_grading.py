@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sample_course import SAMPLE, SECRET, WHOLE, right, sample, with_answers
 
-from pso_lib.course import grading
+from pso_lib.course import grading, judging
 from pso_lib.course.__main__ import main
 from pso_lib.course.assignment import Case, CourseError, Exercise, Judgement, read
 from pso_lib.course.grading import Journal, grade
@@ -126,7 +126,7 @@ def test_judges(tmp_path, judge, points, remark):
 
 @pytest.mark.slow
 def test_a_judge_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(grading, "JUDGING", 0.3)
+    monkeypatch.setattr(judging, "JUDGING", 0.3)
 
     def slow(value):
         while True:
