@@ -397,10 +397,12 @@ def when_judge(rows, variant, values, means):
 
 # Exercise 5
 
-# Measured at the rates 0.07 and 0.08 with 12 seeds each: five guards (gradients scaled to the average, to 2 or 3, …)
-# reach 0.69 to 0.89; plain 0.10 to 0.64; gradients scaled to 3 in every other step 0.10 to 0.68.
-ENOUGH, SOME, TRAINS = 0.65, 0.5, 0.72
+# Measured at the rates 0.07 and 0.08 with 40 seeds each: four guards (gradients no longer than 2 or 3, or scaled to the
+# running average) fall short of ENOUGH in at most one of twenty; plain reaches it in one of forty, and at most 0.71;
+# gradients scaled to 3 in every other step reach it in one of nine. So two of three seeds decide.
+ENOUGH, TRAINS = 0.65, 0.72
 BUDGET, STEPS = 160, 200
+RUNS = ["plain", "guarded", "control"]
 SIZES = [64, *[32] * 10, 10]
 
 
@@ -409,8 +411,8 @@ def guarded_variant(rng):
 
 
 def guarded_cases(variant, rng):
-    seeds = [(rng.randint(0, 999),), (rng.randint(1000, 1999),)]
-    return [Case(1, seeds, guarded_judge, "two seeds", each=True)]
+    seeds = [(rng.randint(1000 * i, 1000 * i + 999),) for i in range(3)]
+    return [Case(1, seeds, guarded_judge, "three seeds", each=True)]
 
 
 def accuracy(weights):
@@ -433,38 +435,32 @@ def steps_of(value, name):
 
 
 def guarded_judge(values):
-    shares, said = [], []
+    good, trains, controls, said = 0, 0, 0, []
     for value in values:
-        plain, guard, control = fields(value, ["plain", "guarded", "control"], "what guarded returns")
-        parts = {}
-        for name, part in (("plain", plain), ("guarded", guard), ("control", control)):
-            weights, acted = fields(part, ["weights", "acted"], name)
-            parts[name] = accuracy(weights), steps_of(acted, name)
-        best, acted = parts["guarded"]
-        share = 0.6 if best >= ENOUGH else 0.3 if best >= SOME else 0.0
-        if best < ENOUGH:
-            said.append(f"The guarded run reaches {best:.2f}; {ENOUGH} is asked for.")
+        runs = dict(zip(RUNS, fields(value, RUNS, "what guarded returns"), strict=True))
+        found = {}
+        for name, run in runs.items():
+            weights, acted = fields(run, ["weights", "acted"], name)
+            found[name] = accuracy(weights), steps_of(acted, name)
+        reached, acted = found["guarded"]
         if not acted or len(acted) > BUDGET:
-            share = 0.0
             said.append(f"The guard acts in {len(acted)} of {STEPS} steps; 1 to {BUDGET} are allowed.")
-        if parts["plain"][1]:
-            said.append("The plain run has acted.")
-        elif parts["plain"][0] < TRAINS:
-            share += 0.2
+        elif reached < ENOUGH:
+            said.append(f"A guarded run reaches {reached:.2f}; {ENOUGH} is asked for.")
         else:
-            said.append("The plain run trains; are the rate, the momentum and the depth those asked for?")
-        times = parts["control"][1]
+            good += 1
+        trains += found["plain"][0] >= TRAINS or bool(found["plain"][1])
+        times = found["control"][1]
         if len(times) != len(acted):
-            said.append(
-                f"The control acts {len(times)} times, the guard {len(acted)} times; equally often is asked for."
-            )
+            said.append(f"A control acts {len(times)} times, the guard {len(acted)} times; equally often is asked for.")
         elif sorted(times) == sorted(acted):
-            said.append("The control acts at the guard's own times.")
+            said.append("A control acts at the guard's own times.")
         else:
-            share += 0.2
-        shares.append(share)
-    total = sum(shares) / len(shares)
-    return Judgement(min(total, 0.95), " ".join(dict.fromkeys(said))) if said else None
+            controls += 1
+    if trains >= 2:
+        said.append("The plain runs train, or have acted; are rate, momentum and depth those asked for?")
+    share = min(good, 2) * 0.3 + (trains < 2) * 0.2 + controls / len(values) * 0.2
+    return Judgement(min(share, 0.95), " ".join(dict.fromkeys(said))) if share < 1 - 1e-9 else None
 
 
 EXERCISES = {

@@ -66,6 +66,6 @@ MISTAKES = {
             0.9,
             "counted twice",
         ),
-        "the wrong order": ([("reversed(ts)", "ts")], 0.4, ""),
+        "the wrong order": ([("reversed(ts)", "ts")], 0.5, ""),
     },
 }

@@ -87,12 +87,13 @@ MISTAKES = {
         "exploded runs as 0": ([('ceiling if r["loss"] is None', '0.0 if r["loss"] is None')], 0.9, "exploded"),
     },
     "guarded": {
-        "no guard": ([("norm > max(3.0, 1.5 * average)", "norm > 1e9 * average")], 0.4, "acts in 0"),
-        "always": ([("norm > max(3.0, 1.5 * average) and len(acted) < 160", "True")], 0.5, "are allowed"),
+        "no guard": ([("norm > 3", "norm > 1e9")], 0.4, "acts in 0"),
+        "always": ([("norm > 3 and len(acted) < 160", "True")], 0.4, "are allowed"),
         "the guard's own times": (
-            [('times = random.Random(seed).sample(range(2, 201), len(guard["acted"]))', 'times = guard["acted"]')],
-            0.9,
+            [('random.Random(seed).sample(range(1, 201), len(guard["acted"]))', 'guard["acted"]')],
+            0.8,
             "own times",
         ),
+        "a small rate": ([('rate = float(VARIANT["guarded"]["rate"])', "rate = 0.01")], 0.8, "plain runs train"),
     },
 }
