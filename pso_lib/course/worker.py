@@ -114,8 +114,8 @@ def _child(request: dict, results: list, until: float, printed: bytearray, folde
                     results.append(message)
                 if len(results) == len(request["cases"]):
                     return ""
-            if ended and not ready or not open_ends:
-                return ended or _how(os.waitpid(child, 0)[1])
+            if ended and not ready:
+                return ended
             ended = ended or _ended(child)
     except ValueError:
         return "wrote where only the grader's child may write"

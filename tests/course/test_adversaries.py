@@ -40,7 +40,11 @@ def said(one, name: str) -> str:
 # One exercise each; whoever shares the file must keep all points.
 CRASHES = {
     "exits": {"signed_distance": "import os; os._exit(0)", "fold": "raise SystemExit(0)"},
-    "loops and leaks": {"pieces": "while True: pass", "fold": "return bytearray(10**11)"},
+    "loops and leaks": {
+        "pieces": "while True: pass",
+        "fold": "return bytearray(10**11)",
+        "signed_distance": "import os, time\nos.closerange(0, 99)\ntime.sleep(600)",
+    },
     "kills its parent": {"activation": "import os; os.kill(os.getppid(), 9); return 1.0"},
     "writes everywhere": {
         "fold": "import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\xff')\n    except OSError: n\nreturn x",
@@ -50,7 +54,8 @@ CRASHES = {
 TOLD = {
     ("exits", "signed_distance"): "ended the process",
     ("exits", "fold"): "raises SystemExit",
-    ("loops and leaks", "pieces"): "it runs longer than the 5 seconds",
+    ("loops and leaks", "pieces"): "it runs longer than the 2 seconds",
+    ("loops and leaks", "signed_distance"): "it runs longer than the 2 seconds",
     ("loops and leaks", "fold"): "more memory than the 2048 MB",
     ("kills its parent", "activation"): "",
     ("writes everywhere", "fold"): "",

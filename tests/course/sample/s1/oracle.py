@@ -121,9 +121,9 @@ def train_cases(variant, rng):
 
 
 EXERCISES = {
-    "signed_distance": Exercise(4, cases=distance_cases, seconds=5),
-    "fold": Exercise(4, cases=fold_cases, seconds=5),
-    "activation": Exercise(4, activation_variant, activation_cases, seconds=5),
-    "pieces": Exercise(3, cases=pieces_cases, seconds=5),
+    "signed_distance": Exercise(4, cases=distance_cases, seconds=2),
+    "fold": Exercise(4, cases=fold_cases, seconds=2),
+    "activation": Exercise(4, activation_variant, activation_cases, seconds=2),
+    "pieces": Exercise(3, cases=pieces_cases, seconds=2),
     "train": Exercise(3, cases=train_cases, seconds=20),
 }
