@@ -148,3 +148,19 @@ def test_variants_differ_in_more_than_numbers(number):
     for name, one in assignment.exercises.items():
         kinds = {repr(one.variant(random.Random(seed))) for seed in range(40)}
         assert len(kinds) >= 2, name
+
+
+def test_the_instructors_example_is_an_assignment(tmp_path):
+    page = (ROOT.parent / "book" / "teaching" / "instructor.md").read_text()
+    section = re.search(r"^````markdown\n(.*?)^````$", page, re.S | re.M)[1]
+    oracle, public, solution = re.findall(r"^```python\n(.*?)^```$", page.replace(section, ""), re.S | re.M)
+    (tmp_path / "new").mkdir()
+    for name, text in (("assignment.md", f"# New\n\n{section}"), ("oracle.py", oracle), ("public.py", public)):
+        (tmp_path / "new" / name).write_text(text)
+    assignment = read("new", tmp_path)
+    for student in STUDENTS:
+        variants = assignment.variants(SECRET, student)
+        right = functions(solution, variants)["keeping_gain"]
+        assert score(assignment, student, "keeping_gain", right)[0] == 1
+        assert score(assignment, student, "keeping_gain", lambda right=right: right() ** 2)[0] == 0.5
+        assert score(assignment, student, "keeping_gain", lambda: 0.0)[0] == 0
