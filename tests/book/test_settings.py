@@ -82,7 +82,7 @@ def test_root_is_tidy():
         pytest.skip("not a git checkout, so what belongs to the project is not known")
     allowed = (
         "README.md requirements.txt pyproject.toml _config.yml _toc.yml book pso_lib results tests tools benchmarks "
-        "assignments LICENSE CITATION.cff CHANGELOG.md CONTRIBUTING.md conftest.py .ci .github .gitignore "
+        "assignments LICENSE MANIFEST.in CITATION.cff CHANGELOG.md CONTRIBUTING.md conftest.py .ci .github .gitignore "
         ".pre-commit-config.yaml"
     ).split()
     assert {name.split("/")[0] for name in listed.stdout.splitlines()} <= set(allowed)
