@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-
 os.environ.setdefault("PSO_SCALE", "smoke")  # the chapters' kernels inherit it
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("PSO_STRICT", "1")  # a check that fails stops the run
