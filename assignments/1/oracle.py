@@ -20,8 +20,8 @@ def gaussians(rng, *shape):
 def activation(rng):
     low, high = rng.choice([("-0.5", "1.5"), ("0.2", "1"), ("-1", "0.4"), ("1.2", "-0.3"), ("0.1", "-0.9")])
     kink = rng.choice(["-0.4", "0.3", "0.5", "-0.3"])
-    in_brackets = f"({kink})" if kink.startswith("-") else kink
-    return {"low": low, "high": high, "kink": kink, "kink_in_brackets": in_brackets}
+    beyond = rf"{high}\,(z {-float(kink):+g}) {float(low) * float(kink):+g}"
+    return {"low": low, "high": high, "kink": kink, "beyond": beyond}
 
 
 def bent(z, low, high, kink):

@@ -126,7 +126,7 @@ def half_variant(rng):
         "low": low,
         "high": high,
         "kink": kink,
-        "kink_in_brackets": f"({kink})" if kink.startswith("-") else kink,
+        "beyond": rf"{high}\,(z {-float(kink):+g}) {float(low) * float(kink):+g}",
         "side": side,
         "moving": "$a \\cdot x > t$" if side == "above" else "$a \\cdot x < t$",
     }
