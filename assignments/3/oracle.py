@@ -436,5 +436,5 @@ EXERCISES = {
     "law": Exercise(3, law_variant, law_cases),
     "measure": Exercise(4, measure_variant, measure_cases),
     "start": Exercise(5, start_variant, start_cases),
-    "trained": Exercise(5, trained_variant, trained_cases, seconds=120),
+    "trained": Exercise(5, trained_variant, trained_cases, seconds=60),
 }

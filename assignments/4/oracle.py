@@ -357,5 +357,5 @@ def sweep_judge(names, rates, seeds):
 EXERCISES = {
     "least_seeds": Exercise(3, seeds_variant, seeds_cases),
     "verdict": Exercise(4, verdict_variant, verdict_cases),
-    "sweep": Exercise(3, sweep_variant, sweep_cases, seconds=120),
+    "sweep": Exercise(3, sweep_variant, sweep_cases, seconds=60),
 }

@@ -468,5 +468,5 @@ EXERCISES = {
     "flatten": Exercise(4, flatten_variant, flatten_cases),
     "schedules": Exercise(4, schedules_variant, schedules_cases),
     "when_or_what": Exercise(3, when_variant, when_cases),
-    "guarded": Exercise(3, guarded_variant, guarded_cases, seconds=120),
+    "guarded": Exercise(3, guarded_variant, guarded_cases, seconds=60),
 }
