@@ -20,8 +20,13 @@ def gaussians(rng, *shape):
 def activation(rng):
     low, high = rng.choice([("-0.5", "1.5"), ("0.2", "1"), ("-1", "0.4"), ("1.2", "-0.3"), ("0.1", "-0.9")])
     kink = rng.choice(["-0.4", "0.3", "0.5", "-0.3"])
-    beyond = rf"{high}\,(z {-float(kink):+g}) {float(low) * float(kink):+g}"
-    return {"low": low, "high": high, "kink": kink, "beyond": beyond}
+    beyond = rf"{times(high, f'(z {-float(kink):+g})')} {float(low) * float(kink):+g}"
+    return {"low": low, "high": high, "kink": kink, "below": times(low, "z"), "beyond": beyond}
+
+
+def times(factor, what):
+    """The product as one writes it: x and -x without their 1."""
+    return {"1": what, "-1": f"-{what}"}.get(factor, rf"{factor}\,{what}")
 
 
 def bent(z, low, high, kink):
@@ -44,7 +49,8 @@ def differences(function, x, step=1e-6):
 
 
 def jacobian_variant(rng):
-    return {**activation(rng), "alpha": rng.choice(["0", "1", "0.5", "-1"])}
+    alpha = rng.choice(["1", "0.5", "-1"])  # none without a skip, which could not be forgotten
+    return {**activation(rng), "alpha": alpha, "skip": times(alpha, "x")}
 
 
 def run_residual(layers, x, alpha, bend):
@@ -92,17 +98,18 @@ def jacobian_cases(variant, rng):
             return differences(lambda x: run_residual(layers, x, alpha, bend), x)
 
         right = jacobians()
-        backwards = right
+        backwards = skipless = torch.eye(n, dtype=torch.float64)
         for at, one in enumerate(layers):
-            J = differences(
-                lambda y, one=one: run_residual([one], y, alpha, bend), run_residual(layers[:at], x, alpha, bend)
-            )
-            backwards = J if at == 0 else backwards @ J
+            here = run_residual(layers[:at], x, alpha, bend)
+            J = differences(lambda y, one=one: run_residual([one], y, alpha, bend), here)
+            backwards = backwards @ J
+            skipless = (J - alpha * torch.eye(n, dtype=torch.float64)) @ skipless
         mistakes = {
             "These are the transposes: rows belong to outputs, columns to inputs.": Partly(right.mT, 0.5),
             "The slopes are those of the other side of the kink.": jacobians(bend=swapped),
             "The kink is taken at 0; read where the activation bends.": Partly(jacobians(bend=at_zero), 0.25),
-            "The part alpha x of each layer is missing in the derivative.": jacobians(alpha=0.0),
+            "The part of each layer that skips the activation is missing in the derivative.": skipless,
+            "The part of each layer that skips the activation is missing.": jacobians(alpha=0.0),
             "The layers are multiplied in the wrong order: the last layer stands on the left.": Partly(backwards, 0.25),
         }
         judge = expect(right, mistakes, tol=1e-5, what="network_jacobian")
@@ -144,11 +151,17 @@ def spectrum_cases(variant, rng):
             product = J @ product
         eigen = torch.linalg.eigvals(product).abs().log().sort(descending=True).values / math.log(base)
         drowned = torch.linalg.svdvals(product).log() / math.log(base)
+        frame, rates = torch.eye(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+        for J in matrices:
+            frame, R = torch.linalg.qr(J @ frame)
+            rates += R.diagonal().abs().log() / math.log(base)
         mistakes = {
             "These are the layers' own logarithms, added up; their singular vectors do not match.": each.sum(0),
             "These are the squared singular values' logarithms.": Partly([2 * v for v in right], 0.25),
             "The logarithms have another base than yours.": Partly([v * math.log(base) for v in right], 0.5),
             "These are eigenvalues, not singular values.": eigen,
+            "These are growth rates along a frame (the diagonals of the R), not singular values; the two agree only "
+            "per layer, in the limit of many.": Partly(rates.sort(descending=True).values, 0.4),
         }
         if base == math.e:
             mistakes["The logarithms have another base than yours."] = Partly([v / math.log(10) for v in right], 0.5)
@@ -273,7 +286,7 @@ def bends_judge(right, everything, first):
             )
         if len(everything) > len(right) and near(inner, sorted({round(float(t), 8) for t in everything})):
             return Judgement(
-                0.5, "These are all places where a unit passes its kink; at some of them the output does not bend."
+                0.25, "These are all places where a unit passes its kink; at some of them the output does not bend."
             )
         if near(inner, sorted({round(float(t), 8) for t in first})):
             return Judgement(0.25, "These are the kinks of the first layer alone; later units have kinks of their own.")
@@ -281,7 +294,7 @@ def bends_judge(right, everything, first):
         share = max(0.0, (2 * hits / (len(inner) + len(wanted)) - 0.5)) if inner else 0.0
         missing, extra = len(wanted) - hits, len(inner) - hits
         return Judgement(
-            min(share, 0.4), f"Corners are missing ({missing}), and places that are none are given ({extra})."
+            min(share, 0.25), f"Corners are missing ({missing}), and places that are none are given ({extra})."
         )
 
     return judge
@@ -308,14 +321,14 @@ def cells_cases(variant, rng):
     cases = []
     for weight, n, kinks, what in (
         (1, d, [1] * rng.randint(d + 1, d + 4), "one kink each, the whole space"),
-        (1, d, [rng.randint(1, 4) for _ in range(d + 2)] + [2], "several kinks"),
+        (1, d + rng.randint(1, 3), [rng.randint(1, 4) for _ in range(d + 2)] + [2], "several kinks, in a section"),
         (1, d + rng.randint(2, 5), [rng.randint(1, 3) for _ in range(d + 3)] + [3], "a section of a larger space"),
-        (0.5, d + 1, [rng.randint(2, 4) for _ in range(d - 1)], "fewer units than dimensions"),
+        (0.5, d + 2, [rng.randint(2, 4) for _ in range(d + 1)], "fewer units than dimensions"),
     ):
         walls = sum(kinks)
         mistakes = {
             "Parallel walls are counted as if they met.": flats([1] * walls, d),
-            "These are the regions of the whole space, not of the section.": Partly(flats(kinks, n), 0.5),
+            "These are the regions of the whole space, not of the section.": Partly(flats(kinks, n), 0.25),
             "All combinations are counted; in a section not all of them occur.": flats(kinks, len(kinks)),
             "Each unit counts as one wall, whatever its kinks.": flats([1] * len(kinks), d),
             "The flats of one dimension are counted once too few.": flats(kinks, d - 1),
@@ -419,6 +432,9 @@ def saw_cases(variant, rng):
         names = ["A1", "b1", "A2", "b2", "c"]
         shapes = [(first, 1), (first,), (second, first), (second,), (second,)]
         parts = fields(value, names, "what saw returns")
+        parts[4] = numbers(parts[4], what="c")
+        if parts[4].numel() == second and parts[4].ndim == 2:  # a row or a column says the same
+            parts[4] = parts[4].flatten()
         exact = [fractions(part, shape, name) for part, shape, name in zip(parts, shapes, names, strict=True)]
         pieces = count_pieces(*exact)
         if pieces >= most:

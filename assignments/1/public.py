@@ -1,11 +1,12 @@
 """Checks for A1 that you may see. They cover 8 of 20 points: what passes here can still fail where you cannot see."""
 
 import itertools
+import math
 from fractions import Fraction
 
 import torch
 
-from pso_lib.checks import as_numbers, require_close, require_shape, wrong
+from pso_lib.checks import as_numbers, require_close, require_parts, require_shape, wrong
 
 
 def check_jacobian(function, variant):
@@ -27,6 +28,14 @@ def check_jacobian(function, variant):
         wrong("these are the transposes: rows belong to outputs, columns to inputs.")
     require_close(2 * (found @ step), change, tol=1e-4, what="the Jacobian times a small step")
     return "it predicts how the output moves under a small step"
+
+
+def check_spectrum(function, variant):
+    matrices = torch.randn(5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    found = require_shape(function(matrices), (3,), "log_spectrum(matrices)")
+    if not bool(found.isfinite().all()) or found.tolist() != sorted(found.tolist(), reverse=True):
+        wrong("give three finite logarithms, largest first.")
+    return "three numbers, largest first; whether they are right, this does not test"
 
 
 def check_bends(function, variant):
@@ -85,8 +94,31 @@ def check_cells(function, variant):
     return "one unit, two families and four single walls are right"
 
 
+def check_radius(function, variant):
+    generator = torch.Generator().manual_seed(5)
+    shapes = ((4, 3), (4,)), ((5, 4), (5,)), ((3, 5), (3,))
+    *layers, readout = [tuple(torch.randn(*s, dtype=torch.float64, generator=generator) for s in two) for two in shapes]
+    x = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    found = require_shape(function(layers, readout, x), (6,), "safe_radius(layers, readout, x)")
+    if not all(0 < radius < math.inf for radius in found.tolist()):
+        wrong("each row of these has a kink or another class somewhere: give positive numbers.")
+    return "a positive radius for each row; whether it is right, this does not test"
+
+
+def check_saw(function, variant):
+    first, second = variant["first"], variant["second"]
+    shapes = {"A1": (first, 1), "b1": (first,), "A2": (second, first), "b2": (second,), "c": (second,)}
+    if not bool(require_parts(function(), shapes).isfinite().all()):
+        wrong("all weights must be finite numbers.")
+    return "the weights have their shapes; the pieces are not counted here"
+
+
+# The points are those of what is tested, so a check of the form alone has none.
 CHECKS = {
     "network_jacobian": (3, check_jacobian),
+    "log_spectrum": (0, check_spectrum),
     "bends": (3, check_bends),
     "cells": (2, check_cells),
+    "safe_radius": (0, check_radius),
+    "saw": (0, check_saw),
 }

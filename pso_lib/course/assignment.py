@@ -10,6 +10,7 @@ should read well: write ``"slopes_text": "0.5 and 2"`` beside ``"slopes": [0.5, 
 
 ``public.py`` is shown to the student, in one folded cell: ``CHECKS = {"name": (points, check)}``, where
 ``check(function, variant)`` returns why the answer holds, or raises ``pso_lib.checks.Wrong`` with the mistake's name.
+A check of the form alone (shapes, finite numbers) has 0 points.
 
 ``oracle.py`` stays with the instructor: ``EXERCISES = {"name": Exercise(points, variant, cases)}``. It judges by
 properties and by computing the truth itself, so that reading it gives nothing away::
@@ -354,7 +355,7 @@ def _agree(sections: list[Section], exercises: dict, public: dict, source: str) 
                 f"oracle.py: {name!r} must be an Exercise of {told[name]:g} points, as assignment.md says."
             )
     for name, check in public.items():
-        if name not in told or not isinstance(check, tuple) or not 0 < check[0] <= told[name]:
+        if name not in told or not isinstance(check, tuple) or not 0 <= check[0] <= told[name]:
             raise CourseError(f"public.py: {name!r} must be an exercise: (points, check), at most its points.")
     if taken := told.keys() & {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}:
         raise CourseError(f"public.py defines {sorted(taken)}, which are the students' names; give it others.")

@@ -164,3 +164,14 @@ def test_the_instructors_example_is_an_assignment(tmp_path):
         assert score(assignment, student, "keeping_gain", right)[0] == 1
         assert score(assignment, student, "keeping_gain", lambda right=right: right() ** 2)[0] == 0.5
         assert score(assignment, student, "keeping_gain", lambda: 0.0)[0] == 0
+
+
+def test_a_saw_with_its_last_weights_in_a_row_is_as_good():
+    assignment = read("1", ROOT)
+    saw = functions(source("1"), assignment.variants(SECRET, "ada"))["saw"]
+
+    def in_a_row():
+        *others, c = saw()
+        return [*others, c[None, :]]
+
+    assert score(assignment, "ada", "saw", in_a_row)[0] == 1

@@ -7,6 +7,7 @@ MISTAKES = {
         "a kink at zero": ([("z > kink, high, low", "z > 0, high, low")], 0.9, ""),
         "layers in the wrong order": ([("J = layer @ J", "J = J @ layer")], 0.6, "wrong order"),
         "shape": ([("return J", "return J[0]")], 0.0, "shape"),
+        "the skip forgotten": ([("layer = alpha * torch", "layer = 0 * torch")], 0.0, "skips the activation"),
     },
     "log_spectrum": {
         "float64": (
@@ -32,11 +33,25 @@ MISTAKES = {
             0.0,
             "added up",
         ),
+        "the diagonals of R": (
+            [
+                (
+                    "    return torch.tensor(sorted(logs, reverse=True), dtype=torch.float64)",
+                    "    Q, logs = torch.eye(matrices.shape[1], dtype=matrices.dtype), 0\n"
+                    "    for J in matrices:\n"
+                    "        Q, R = torch.linalg.qr(J @ Q)\n"
+                    "        logs = logs + R.diagonal().abs().log() / math.log(base)\n"
+                    "    return logs.sort(descending=True).values",
+                )
+            ],
+            0.4,
+            "growth rates",
+        ),
         "another base": ([("/ math.log(base)", "/ math.log(3 if base != 3 else 2)")], 0.0, ""),
         "squares": ([("float(mpmath.log(value))", "2 * float(mpmath.log(value))")], 0.25, "squared"),
     },
     "bends": {
-        "all units": ([(" if left != right]", "][: len(places) - 2]")], 0.75, "passes its kink"),
+        "all units": ([(" if left != right]", "][: len(places) - 2]")], 0.45, "passes its kink"),
         "the ends too": ([("return [t for", "return [0, 1] + [t for")], 0.75, "ends of the segment"),
         "the first layer alone": (
             [
@@ -55,7 +70,7 @@ MISTAKES = {
             0.3,
             "Parallel",
         ),
-        "the whole space": ([('most = VARIANT["cells"]["slice"]', "most = n")], 0.9, "whole space"),
+        "the whole space": ([('most = VARIANT["cells"]["slice"]', "most = n")], 0.5, "whole space"),
         "all combinations": ([('most = VARIANT["cells"]["slice"]', "most = len(kinks)")], 0.3, "All combinations"),
         "off by one": ([("range(most + 1)", "range(most)")], 0.2, "too few"),
     },
