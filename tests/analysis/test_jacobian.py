@@ -107,16 +107,16 @@ def test_non_finite_weights_are_named():
 
 @pytest.mark.slow
 def test_memory_stays_bounded():
-    """1,000 inputs, n = 64, L = 200: within 2 GB, everything included."""
+    """300 inputs, n = 64, L = 200: within 1.5 GB, everything included."""
     script = (
         "import resource, torch; from pso_lib import deep_network, jacobian;"
         "g = torch.Generator().manual_seed(0); network = deep_network(200, 64, layer='fold', generator=g);"
-        "J, _ = jacobian(network, torch.randn(1000, 64, generator=g), on_kink='flag'); "
-        "assert J.shape == (1000, 64, 64);"
+        "J, _ = jacobian(network, torch.randn(300, 64, generator=g), on_kink='flag'); "
+        "assert J.shape == (300, 64, 64);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
-    assert int(out.stdout) * 1024 < 2e9
+    assert int(out.stdout) * 1024 < 1.5e9
 
 
 # Training through a Jacobian

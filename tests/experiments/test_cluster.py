@@ -167,7 +167,13 @@ def test_groups_leave_no_worker_idle(units, most, workers, sizes):
 def test_ctrl_c_keeps_the_journal_and_leaves_no_process(checkout, tmp_path):
     command = "-W ignore -m pso_lib.experiments run depth_tuned --scale smoke --workers 1 --out".split()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, *command, tmp_path], cwd=checkout, start_new_session=True, **pipes)
+    process = subprocess.Popen(
+        [sys.executable, *command, tmp_path],
+        cwd=checkout,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a background job has made deaf to it
+        **pipes,
+    )
     assert "% done" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, said = process.communicate(timeout=60)
