@@ -20,11 +20,11 @@ def gaussians(rng, *shape):
 def activation(rng):
     low, high = rng.choice([("-0.5", "1.5"), ("0.2", "1"), ("-1", "0.4"), ("1.2", "-0.3"), ("0.1", "-0.9")])
     kink = rng.choice(["-0.4", "0.3", "0.5", "-0.3"])
-    beyond = rf"{times(high, f'(z {-float(kink):+g})')} {float(low) * float(kink):+g}"
-    return {"low": low, "high": high, "kink": kink, "below": times(low, "z"), "beyond": beyond}
+    beyond = rf"{scaled(high, f'(z {-float(kink):+g})')} {float(low) * float(kink):+g}"
+    return {"low": low, "high": high, "kink": kink, "below": scaled(low, "z"), "beyond": beyond}
 
 
-def times(factor, what):
+def scaled(factor, what):
     """The product as one writes it: x and -x without their 1."""
     return {"1": what, "-1": f"-{what}"}.get(factor, rf"{factor}\,{what}")
 
@@ -50,7 +50,7 @@ def differences(function, x, step=1e-6):
 
 def jacobian_variant(rng):
     alpha = rng.choice(["1", "0.5", "-1"])  # none without a skip, which could not be forgotten
-    return {**activation(rng), "alpha": alpha, "skip": times(alpha, "x")}
+    return {**activation(rng), "alpha": alpha, "skip": scaled(alpha, "x")}
 
 
 def run_residual(layers, x, alpha, bend):

@@ -126,10 +126,16 @@ def half_variant(rng):
         "low": low,
         "high": high,
         "kink": kink,
-        "beyond": rf"{high}\,(z {-float(kink):+g}) {float(low) * float(kink):+g}",
+        "below": scaled(low, "z"),
+        "beyond": rf"{scaled(high, f'(z {-float(kink):+g})')} {float(low) * float(kink):+g}",
         "side": side,
         "moving": "$a \\cdot x > t$" if side == "above" else "$a \\cdot x < t$",
     }
+
+
+def scaled(factor, what):
+    """The product as one writes it: x and -x without their 1."""
+    return {"1": what, "-1": f"-{what}"}.get(factor, rf"{factor}\,{what}")
 
 
 def half_cases(variant, rng):
@@ -312,7 +318,7 @@ def same(r, g):
 
 def pencil_variant(rng):
     low, high = rng.choice([("0.25", "1"), ("-1", "0.5"), ("2", "0.5"), ("-0.2", "1.3")])
-    return {"low": low, "high": high}
+    return {"low": low, "high": high, "below": scaled(low, "z"), "above": scaled(high, "z")}
 
 
 def foldable(rng, m):

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import torch
 
-from pso_lib.checks import as_number, as_numbers, require_shape, wrong
+from pso_lib.checks import as_number, as_numbers, require_parts, require_shape, wrong
 
 
 def check_walk(function, variant):
@@ -71,8 +71,24 @@ def check_needle(function, variant):
     return "your points arrive where they should, and those known are among them"
 
 
+def check_repairs(function, variant):
+    found = as_numbers(function([0, 40, 90, 120]), "repairs([0, 40, 90, 120])")
+    if found.ndim != 2 or found.shape[1] != 2 or not all(i in range(4) for i in found[:, 0].tolist()):
+        wrong("return a list of pairs (i, angle), i from 0 to 3; a pencil of four creases has such pairs.")
+    return "a list of pairs; whether they are all, and fold, this does not test"
+
+
+def check_pencil(function, variant):
+    if not bool(require_parts(function([0, 60, 90, 120]), {"M": (2, 2), "V": (4, 2), "A": (4, 2)}).isfinite().all()):
+        wrong("all weights must be finite numbers.")
+    return "the weights have their shapes; nothing is folded here"
+
+
+# The points are those of what is tested, so a check of the form alone has none.
 CHECKS = {
     "walk": (3, check_walk),
     "half_space": (3, check_half_space),
+    "repairs": (0, check_repairs),
+    "pencil": (0, check_pencil),
     "needle": (2, check_needle),
 }

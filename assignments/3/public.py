@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import torch
 
-from pso_lib.checks import as_numbers, require_close, require_shape, wrong
+from pso_lib.checks import as_number, as_numbers, require_close, require_parts, require_shape, wrong
 
 
 def check_predict(function, variant):
@@ -60,8 +60,36 @@ def check_start(function, variant):
     return "two inputs have the dimension asked for, and no layer stretches"
 
 
+def check_measure(function, variant):
+    jacobians = torch.diag(torch.tensor([1.0, 1.0, 2.0, 0.5], dtype=torch.float64)).repeat(3, 1, 1)
+    found = function(jacobians)
+    if not isinstance(found, tuple | list) or len(found) != 2 or as_number(found[0], "d") not in range(5):
+        wrong("return two things, the dimension, a whole number, and the basis.")
+    d = int(as_number(found[0], "d"))
+    basis = require_shape(found[1], (4, d), "the basis of V")
+    if not torch.allclose(basis.mT @ basis, torch.eye(d, dtype=torch.float64), atol=1e-8):
+        wrong("the columns of the basis must be orthonormal.")
+    return "a whole number and as many orthonormal columns; whether they persist, this does not test"
+
+
+def check_trained(function, variant):
+    found = function(0)
+    if not isinstance(found, dict) or set(found) != {"lift", "readout", "first", "last"}:
+        wrong('return a dict with "lift", "readout", "first" and "last".')
+    depth = variant["depth"]
+    layers = {"A": (depth, 32, 32), "B": (depth, 32, 32), "b": (depth, 32)}
+    require_parts(found["lift"], {"the lift's weight": (32, 64), "its bias": (32,)})
+    require_parts(found["readout"], {"the readout's weight": (10, 32), "its bias": (10,)})
+    if torch.equal(require_parts(found["first"], layers), require_parts(found["last"], layers)):
+        wrong('"first" and "last" are the same: keep copies of the weights before you train.')
+    return "all weights have their shapes; how well they classify, this does not test"
+
+
+# The points are those of what is tested, so a check of the form alone has none.
 CHECKS = {
     "predict": (2, check_predict),
     "law": (2, check_law),
+    "measure": (0, check_measure),
     "start": (4, check_start),
+    "trained": (0, check_trained),
 }

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pso_lib.checks import as_number, as_numbers, wrong
+from pso_lib.checks import as_number, as_numbers, require_parts, wrong
 
 
 def check_least_growth(function, variant):
@@ -58,8 +58,42 @@ def check_schedules(function, variant):
     return "all schedules are allowed ones; whether each is equally likely, this does not test"
 
 
+def check_when_or_what(function, variant):
+    acts, times = (variant["one"], variant["other"]), ("alarm", "random")
+    rows = [
+        {"act": act, "time": time, "seed": seed, "loss": 1.0 + 0.1 * seed + 0.3 * len(act) / (seed + len(time))}
+        for seed in range(3)
+        for act in acts
+        for time in times
+    ]
+    found = function(rows)
+    if not isinstance(found, dict) or set(found) != {"when", "what", "both", "p"}:
+        wrong('return a dict with "when", "what", "both" and "p".')
+    if not all(math.isfinite(as_number(value, name)) for name, value in found.items()) or not 0 < found["p"] <= 1:
+        wrong("all four are finite numbers, and p is a share of the signs, above 0 and at most 1.")
+    return "four numbers; whether they are right, this does not test"
+
+
+def check_guarded(function, variant):
+    found = function(0)
+    if not isinstance(found, dict) or set(found) != {"plain", "guarded", "control"}:
+        wrong('return a dict with "plain", "guarded" and "control".')
+    sizes = [64, *[32] * 10, 10]
+    for name, run in found.items():
+        if not isinstance(run, dict) or set(run) != {"weights", "acted"} or len(run["weights"]) != 11:
+            wrong(f'{name} must be a dict with "weights", a list of 11 pairs, and "acted".')
+        for pair, n, m in zip(run["weights"], sizes, sizes[1:], strict=False):
+            require_parts(pair, {f"W of {name}": (m, n), f"b of {name}": (m,)})
+        if not set(as_numbers(run["acted"], "acted").tolist()) <= set(range(1, 201)):
+            wrong(f'"acted" of {name} must list steps, from 1 to 200.')
+    return "three runs with weights and steps of the right form; their accuracies, this does not test"
+
+
+# The points are those of what is tested, so a check of the form alone has none.
 CHECKS = {
     "least_growth": (2, check_least_growth),
     "flatten": (3, check_flatten),
     "schedules": (3, check_schedules),
+    "when_or_what": (0, check_when_or_what),
+    "guarded": (0, check_guarded),
 }
