@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pso_lib.checks import Wrong
-from pso_lib.course import Judgement
+from pso_lib.course import Case, Judgement
 from pso_lib.course.assignment import filled, read
+from pso_lib.course.judges import expect
 from pso_lib.course.wire import decoded, encoded
 
 HERE = Path(__file__).parent
@@ -164,11 +165,15 @@ def test_the_instructors_example_is_an_assignment(tmp_path):
     section = re.search(r"^````markdown\n(.*?)^````$", page, re.S | re.M)[1]
     oracle, public, solution = re.findall(r"^```python\n(.*?)^```$", page.replace(section, ""), re.S | re.M)
     (tmp_path / "new").mkdir()
-    for name, text in (("assignment.md", f"# New\n\n{section}"), ("oracle.py", oracle), ("public.py", public)):
+    for name, text in (("assignment.md", section), ("oracle.py", oracle), ("public.py", public)):
         (tmp_path / "new" / name).write_text(text)
     assignment = read("new", tmp_path)
-    for student in STUDENTS:
+    drawn = {}
+    for student in map(str, range(20)):
         variants = assignment.variants(SECRET, student)
+        drawn[repr(variants)] = student, variants
+    assert len(drawn) == 3  # all that there are
+    for student, variants in drawn.values():
         right = functions(solution, variants)["keeping_gain"]
         assert score(assignment, student, "keeping_gain", right)[0] == 1
         assert score(assignment, student, "keeping_gain", lambda right=right: right() ** 2)[0] == 0.5
@@ -184,3 +189,9 @@ def test_a_saw_with_its_last_weights_in_a_row_is_as_good():
         return [*others, c[None, :]]
 
     assert score(assignment, "ada", "saw", in_a_row)[0] == 1
+
+
+@pytest.mark.parametrize("value", [1.2, 3.0, 7.7, -0.4])
+def test_a_judge_does_not_say_how_far_off_a_number_is(value):
+    share, said = judged(Case(1, (), expect(2.5, what="it"), "a number"), value)
+    assert share == 0 and "%" not in said and "2.5" not in said and "no mistake we know of" in said
