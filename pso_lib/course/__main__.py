@@ -57,12 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--oracle", type=Path, help="an oracle of your own")
     grade.add_argument("--csv", type=Path, default=Path("grades.csv"), help="table of grades (default: %(default)s)")
     grade.add_argument(
-        "--feedback", type=Path, default=Path("feedback"), help="folder: pages, logs (default: %(default)s)"
+        "--feedback",
+        type=Path,
+        default=Path("feedback"),
+        help="folder of pages for the students (default: %(default)s); logs and state are beside it, in ...-private",
     )
     grade.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time (default: %(default)s)"
     )
-    grade.add_argument("--regrade", action="store_true", help="also what is graded; points by hand are kept")
+    grade.add_argument("--regrade", action="store_true", help="also what is graded; what is by hand is kept")
     grade.add_argument("--late", default="none", help="none, or as in 10%%/day")
     grade.add_argument("--due", help="date of those whom the roster gives no other, as in 2027-01-31T18:00")
     grade.add_argument("--sandbox", choices=("bubblewrap", "unshare", "plain"), help="default: the first that works")
@@ -103,6 +106,12 @@ def _solutions(path: Path | None, assignment: Assignment) -> Path | None:
     return found
 
 
+def _beside(path: Path, tail: str) -> Path:
+    """A folder of that name and tail: what is not to be handed out lies there, and not inside."""
+    path = path.resolve() if path.name in ("", "..") else path
+    return path.with_name(path.name + tail)
+
+
 def _folder(path: Path) -> list[Path]:
     from pso_lib.course.submission import find_files
 
@@ -129,11 +138,9 @@ def _make(options: argparse.Namespace, assignment: Assignment) -> int:
         write_notebook(make(assignment, secret, student, colab=colab), options.out / name)
         if solutions:
             answered = make(assignment, secret, student, solutions=solutions)
-            write_notebook(answered, options.out / "solutions" / name)
-    print(
-        f"{len(students)} notebook{'s' * (len(students) > 1)} in {options.out}"
-        + (", solutions beside" * bool(solutions))
-    )
+            write_notebook(answered, _beside(options.out, "-solutions") / name)
+    beside = f", solutions in {_beside(options.out, '-solutions')}" if solutions else ""
+    print(f"{len(students)} notebook{'s' * (len(students) > 1)} in {options.out}{beside}")
     return 0
 
 
@@ -161,7 +168,7 @@ def _grade(options: argparse.Namespace, assignment: Assignment) -> int:
         files,
         options.submissions,
         secret,
-        options.feedback,
+        _beside(options.feedback, "-private"),
         roster=roster,
         jobs=options.jobs,
         mode=mode,
@@ -169,11 +176,15 @@ def _grade(options: argparse.Namespace, assignment: Assignment) -> int:
         say=lambda line: print(line, flush=True),
     )
     modified = {str(path.relative_to(options.submissions)): path.stat().st_mtime for path in files}
-    rows = write_grades(options.csv, assignment, graded, late, modified)
+    missing = [name for name in roster or () if name not in {one.student for one in graded}]
+    rows = write_grades(options.csv, assignment, graded, late, modified, missing)
     write_feedback(options.feedback, assignment, graded, rows, secret)
-    if roster is not None and (missing := [name for name in roster if name not in {one.student for one in graded}]):
+    if missing:
         print(f"nothing from {', '.join(missing)}")
-    print(f"{len(graded)} graded: {options.csv}, pages for the students in {options.feedback}")
+    print(
+        f"{len(graded)} graded: {options.csv}, pages for the students in {options.feedback}; for you, logs in "
+        f"{_beside(options.feedback, '-private')}"
+    )
     return 0
 
 
@@ -185,7 +196,8 @@ def _similar(options: argparse.Namespace, assignment: Assignment) -> int:
     pairs = similar(assignment, _folder(options.submissions), options.submissions, public=public, least=options.least)
     for pair in pairs:
         by = ", ".join(f"{name} {share:.0%}" for name, share in pair.by_exercise.items())
-        print(f"{pair.share:4.0%}  {pair.one}  ~  {pair.other}  ({by})")
+        both = f"  both with the stamp of {pair.student}" if pair.student else ""
+        print(f"{pair.share:4.0%}  {pair.one}  ~  {pair.other}  ({by}){both}")
     print(f"{len(pairs)} pairs of which an answer is alike by {options.least:.0%} or more")
     return 0
 
@@ -195,6 +207,11 @@ def _export(options: argparse.Namespace, assignment: Assignment) -> int:
     from pso_lib.course.gradebook import read_roster
 
     roster = read_roster(options.roster) if options.roster else None
+    if roster and options.to != "canvas":
+        print(
+            f"warning: --roster is not used: {options.to} does not know who hands in, and all get one variant.",
+            file=sys.stderr,
+        )
     secret = b"" if options.to == "canvas" else _secret(options.secret_file, new=True)
     for path in export(assignment, options.to, options.out, secret, table=options.csv, roster=roster):
         print(path)

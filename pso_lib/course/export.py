@@ -1,14 +1,17 @@
 """The same assignment for other graders: a source for nbgrader, tests for otter, a gradebook for Canvas.
 
 nbgrader and otter run a student's notebook from top to bottom and judge it in the same process, so a student's code can
-reach the oracle there: `grade` is the one that keeps them apart. Neither knows who handed in; all get the variant for
-all. Where they give points, they give those of `grade`.
+reach the oracle there, and nbgrader's feedback shows it: `grade` is the one that keeps them apart. Neither knows who
+handed in; all get one variant, drawn from a secret of the export's own, so that the variants of `make` stay unknown.
+Where they give points, they give those of `grade`.
 """
 
 import ast
 import base64
 import csv
 import functools
+import hashlib
+import hmac
 import io
 import json
 import tempfile
@@ -42,6 +45,8 @@ def export(
     Raises:
         CourseError: for canvas, there is no table, or a student has two lines in it.
     """
+    if to != "canvas":
+        secret = own_secret(secret, assignment.name)
     if to == "nbgrader":
         return [_nbgrader(assignment, out, secret)]
     if to == "otter":
@@ -49,6 +54,11 @@ def export(
     if to == "canvas":
         return [_canvas(assignment, out, table or Path("grades.csv"), roster or {})]
     raise CourseError(f"--to {to!r} is no grader that is known: nbgrader, otter or canvas.")
+
+
+def own_secret(secret: bytes, name: str) -> bytes:
+    """What the exported assignment's variant is drawn from, in place of the secret: it says nothing of that."""
+    return hmac.new(secret, b"export\x00" + name.encode("utf8", "surrogateescape"), hashlib.sha256).digest()
 
 
 # ---- what their tests call ----
@@ -108,6 +118,8 @@ def _verdict(one: Exercise, case: Any, function: Callable | None) -> Any:
         found = [encoded(value) for value in values]
     except Unplain as error:
         return judged(case, {"error": "unplain", "text": str(error)}, one)[0]
+    except NotImplementedError:  # nbgrader's place for an answer
+        return judged(case, {"error": "blank"}, one)[0]
     except Exception as error:
         return judged(case, {"error": "raised", "text": f"{type(error).__name__}: {error}"}, one)[0]
     return judged(case, {"value": found if case.each else found[0]}, one)[0]
@@ -235,7 +247,8 @@ def _canvas(assignment: Assignment, out: Path, table: Path, roster: dict[str, di
         student = row["student"].removeprefix("'")
         if student in seen:
             raise CourseError(
-                f"{table}: {student} has two lines, {seen[student]} and {row['file']}; delete one of them."
+                f"{table}: {student} has two lines, {seen[student]} and {row['file']}; move the file that does "
+                "not count out of the folder, and grade once more."
             )
         seen[student] = row["file"]
         about = roster.get(student, {})

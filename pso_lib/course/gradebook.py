@@ -75,12 +75,21 @@ def _date(what: str, text: str) -> datetime:
 
 
 def write_grades(
-    path: Path, assignment: Assignment, graded: Iterable[Graded], late: Late, modified: dict[str, float]
+    path: Path,
+    assignment: Assignment,
+    graded: Iterable[Graded],
+    late: Late,
+    modified: dict[str, float],
+    missing: Iterable[str] = (),
 ) -> list[dict[str, str]]:
-    """Write the table, one submission a line; points by hand for the rubrics are kept from the table that is there.
+    """Write the table, one submission a line, and return the submissions' lines.
+
+    What was written by hand is kept from the table that is there, and the total follows: points for the rubrics;
+    ``by_hand``, points to add (-1 takes one away), on an appeal say; ``note``. All else is written anew.
 
     Args:
         modified: when each file was last changed, in seconds (Unix).
+        missing: students who have handed in nothing; each gets a line without a file.
 
     Raises:
         CourseError: the table that is there has points that are none.
@@ -104,24 +113,35 @@ def write_grades(
         if one.digest and same[one.digest] > 1:
             others = [other.file for other in graded if other.digest == one.digest and other is not one]
             remarks.append(f"the same file as {', '.join(others)}")
-        given = by_hand.get(one.file, {})
-        points = one.points + sum(float(text) for text in given.values() if text)
+        given = by_hand.get(one.file) or by_hand.get(f"\0{one.student}", {})
         row = {"file": one.file, "student": one.student}
         row |= {
             name: f"{one.results[name]['points']:g}" if name in one.results else "0" for name in assignment.exercises
         }
-        row |= {name: given.get(name, "") for name in rubrics}
-        row |= {"total": f"{round(points * factor, 2):g}", "late": f"{factor:g}" if factor < 1 else ""}
+        row |= _rest(one.points, factor, rubrics, given)
         rows.append(row | {"remarks": "; ".join(text.rstrip(".") for text in dict.fromkeys(remarks) if text)})
-    columns = ["file", "student", *assignment.exercises, *rubrics, "total", "late", "remarks"]
+    empty = []
+    for student in missing:
+        row = {"file": "", "student": student, **dict.fromkeys(assignment.exercises, "0")}
+        row |= _rest(0.0, 1.0, rubrics, by_hand.get(f"\0{student}", {}))
+        empty.append(row | {"remarks": "nothing handed in"})
+    columns = ["file", "student", *assignment.exercises, *rubrics, "by_hand", "total", "late", "note", "remarks"]
     fresh = path.with_name(path.name + ".new")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(fresh, "w", newline="", encoding="utf8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
-        table.writerows({key: _inert(text) for key, text in row.items()} for row in rows)
+        table.writerows({key: _inert(text) for key, text in row.items()} for row in [*rows, *empty])
     fresh.replace(path)
     return rows
+
+
+def _rest(points: float, factor: float, rubrics: dict[str, float], given: dict[str, str]) -> dict[str, str]:
+    """What stands right of the exercises: what was given by hand, and the total."""
+    row = {name: given.get(name, "") for name in [*rubrics, "by_hand"]}
+    points = max(0.0, points + sum(float(text) for text in row.values() if text))
+    total = {"total": f"{round(points * factor, 2):g}", "late": f"{factor:g}" if factor < 1 else ""}
+    return row | total | {"note": given.get("note", "")}
 
 
 def _inert(text: str) -> str:
@@ -129,19 +149,28 @@ def _inert(text: str) -> str:
 
 
 def _by_hand(path: Path, rubrics: dict[str, float]) -> dict[str, dict[str, str]]:
-    """What the table that is there says in its rubrics' columns."""
+    """What the table that is there says by hand: by the file, and without one by the student, after a null."""
     if not path.exists():
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, dict[str, str]] = {}
     for row in rows:
-        name = (row.get("file") or "").removeprefix("'")
-        found[name] = {rubric: (row.get(rubric) or "").strip().replace(",", ".") for rubric in rubrics}
+        name, student = ((row.get(key) or "").removeprefix("'") for key in ("file", "student"))
+        given = {key: (row.get(key) or "").strip().removeprefix("'") for key in (*rubrics, "by_hand")}
+        given = {key: text.replace(",", ".").replace("\u2212", "-") for key, text in given.items()}
         for rubric, most in rubrics.items():
-            text = found[name][rubric]
+            text = given[rubric]
             if text and not (re.fullmatch(r"\d+(\.\d*)?", text) and float(text) <= most):
-                raise CourseError(f"{path}: {name} has {text!r} under {rubric!r}; write points from 0 to {most:g}.")
+                raise CourseError(
+                    f"{path}: {name or student} has {text!r} under {rubric!r}; write points from 0 to {most:g}."
+                )
+        if given["by_hand"] and not re.fullmatch(r"[+-]?\d+(\.\d*)?", given["by_hand"]):
+            raise CourseError(
+                f"{path}: {name or student} has {given['by_hand']!r} under 'by_hand'; write the points to add, as in "
+                "1.5 or -1, and words under 'note'."
+            )
+        found[name or f"\0{student}"] = given | {"note": (row.get("note") or "").removeprefix("'")}
     return found
 
 
@@ -165,6 +194,8 @@ def feedback(assignment: Assignment, one: Graded, row: dict[str, str], variants:
     ]
     if row["late"]:
         lines += ["", f"Handed in late: counts {100 * float(row['late']):g} %."]
+    if row["by_hand"]:
+        lines += ["", f"By hand: {float(row['by_hand']):+g} points."]
     if one.problem:
         lines += ["", f"Nothing could be graded: {one.problem}"]
     for section in assignment.sections:

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from pso_lib.course.assignment import Assignment, Exercise
+from pso_lib.course.assignment import Assignment, CourseError, Exercise
 from pso_lib.course.judging import judged, shown
 from pso_lib.course.sandbox import Worker, WorkerEnded, choose
-from pso_lib.course.submission import read_submission, whose
+from pso_lib.course.submission import GUESSED, Submission, read_submission, variants_mark, whose
 from pso_lib.course.wire import encoded
 
 __all__ = ["Graded", "grade"]
@@ -75,14 +75,14 @@ def grade(
     Args:
         folder: that the files are named relative to.
         secret: from which the variants were drawn.
-        out: gets ``graded.jsonl``, from which the same call goes on, and ``logs/``.
+        out: gets ``graded.jsonl``, from which the same call goes on, and ``logs/``; not to be handed out.
         roster: the students' IDs, if they are known.
         jobs: submissions graded at a time.
         mode: of the sandbox; None for the best that works here.
         again: grade anew what has been graded.
 
     Raises:
-        CourseError: the sandbox that is asked for does not work here.
+        CourseError: the sandbox that is asked for does not work here, or stops working; what is graded is kept.
     """
     mode = choose(mode)
     for (
@@ -124,10 +124,15 @@ def grade(
             if job.process.exitcode:
                 one.problem = "the file could not be read; your instructor looks at it."
                 one.remarks.append("reading it ended the process")
-            say(f"{one.file}: {_in_short(one, assignment)}")
+            say(f"{one.file}: {_in_short(one, assignment)}{job.doubts}")
             return
+        if kind == "stop":
+            raise CourseError(body[0])
         if kind == "head":
-            one.digest, one.student, one.variant, one.remarks, one.problem = body
+            one.digest, one.student, one.variant, doubts, remarks, one.problem = body
+            one.remarks = [*doubts, *remarks]
+            doubts = [doubt for doubt in doubts if not (one.problem and doubt == GUESSED)]
+            job.doubts = f" ({'; '.join(doubts)})" if doubts else ""
         elif kind == "begin":
             job.begun = (body[0], body[1])
         else:
@@ -161,6 +166,7 @@ class _Job:
     def __init__(self, number: int, process: Any):
         self.number, self.process, self.since = number, process, time.monotonic()
         self.begun: tuple[str, str] | None = None
+        self.doubts = ""  # of whose it is
 
 
 class Journal:
@@ -223,8 +229,11 @@ def _job(
     worker: list[Worker] = []
     try:
         found = read_submission(path, folder)
-        student, variant, remarks = whose(found, assignment, secret, students)
-        connection.send(("head", found.digest, student, variant, remarks, found.problem))
+        student, variant, doubts = whose(found, assignment, secret, students)
+        if GUESSED in doubts and students is not None:
+            found.problem = found.problem or "whose is it? Put the ID into its name."
+        remarks = [] if found.problem else _oddities(found, assignment.variants(secret, variant), secret)
+        connection.send(("head", found.digest, student, variant, doubts, remarks, found.problem))
         answers, cells = found.definitions(assignment.exercises) if not found.problem else ({}, [])
         for name in answers:
             key = _key(found.digest, variant, name, assignment.digest, secret)
@@ -236,12 +245,39 @@ def _job(
             if problem := answers[name].problem:
                 result, log = _nothing(one, problem), problem
             else:
-                result, log = _exercise(assignment, name, secret, variant, cells, mode, worker)
+                asked = _exercise(assignment, name, secret, variant, cells, found.left_out(), mode, worker)
+                result, log = asked
             connection.send(("done", key, name, result, log))
+    except CourseError as error:
+        connection.send(("stop", str(error)))
     finally:
         for one_worker in worker:
             one_worker.close()
         connection.close()
+
+
+def _oddities(found: Submission, variants: dict[str, dict], secret: bytes) -> list[str]:
+    """Remarks on the variants that a file bears."""
+    remarks = []
+    if any(mark not in variants_mark(variants, secret) for mark in found.variants):
+        remarks.append("made for another variant: the assignment or the secret has changed since")
+    if "VARIANT" in found.names():
+        remarks.append("defines VARIANT as the public solutions do: see `similar --public`")
+    return remarks
+
+
+def _started(mode: str) -> Worker:
+    """A worker; tried twice. ``CourseError`` if none starts, for that is no student's fault."""
+    for again in (True, False):
+        try:
+            return Worker(mode)
+        except (WorkerEnded, OSError) as error:
+            if not again:
+                raise CourseError(
+                    f"--sandbox {mode}: no process starts in it: {error}. What is graded is kept."
+                ) from error
+            time.sleep(1)
+    raise AssertionError
 
 
 def _leave(*_: Any) -> None:
@@ -263,9 +299,20 @@ def _lost(one: Exercise) -> dict:
 
 
 def _exercise(
-    assignment: Assignment, name: str, secret: bytes, variant: str, cells: list, mode: str, worker: list[Worker]
+    assignment: Assignment,
+    name: str,
+    secret: bytes,
+    variant: str,
+    cells: list,
+    left_out: dict[str, str],
+    mode: str,
+    worker: list[Worker],
 ) -> tuple[dict, str]:
-    """Ask the sandbox, then judge what comes back."""
+    """Ask the sandbox, then judge what comes back.
+
+    Args:
+        left_out: where the file gives the names that grading does without.
+    """
     one = assignment.exercises[name]
     cases = assignment.cases(secret, variant, name)
     request = {
@@ -282,9 +329,9 @@ def _exercise(
         ],
     }
     begin = time.monotonic()
+    if not worker:
+        worker.append(_started(mode))
     try:
-        if not worker:
-            worker.append(Worker(mode))
         reply = worker[0].ask(request, PATIENCE * one.seconds + 20)
         answers, printed = reply["results"], str(reply.get("printed", ""))
         if not isinstance(answers, list) or len(answers) != len(cases):
@@ -298,6 +345,11 @@ def _exercise(
     remarks: list[str] = []
     lines: list[str] = []
     for case, answer in zip(cases, answers, strict=True):
+        if missing := _unknown_name(answer):
+            remarks.append(f"{name}: no name {missing!r} when graded")
+            if missing in left_out:
+                where = f"; {left_out[missing]} gives it, which is not run for grading: give it in the function"
+                answer = {**answer, "text": answer["text"] + where}
         verdict, remark = judged(case, answer, one)
         told.append({"what": case.what, "weight": case.weight, "share": verdict.share, "message": verdict.message})
         lines += [f"{case.what}: {verdict.share:g} of 1. {verdict.message}", f"  arguments {case.arguments!r:.500}"]
@@ -315,3 +367,10 @@ def _exercise(
     }
     log = "\n".join([*lines, f"{time.monotonic() - begin:.2f} s", "printed:", printed, ""])
     return result, log
+
+
+def _unknown_name(answer: Any) -> str:
+    """The name that an answer failed for want of; "" if it did not."""
+    text = str(answer.get("text", "")) if isinstance(answer, dict) and answer.get("error") == "raised" else ""
+    found = re.match(r"NameError: name '(\w+)' is not defined", text)
+    return found[1] if found else ""

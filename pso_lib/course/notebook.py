@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pso_lib.course.assignment import Assignment, CourseError, filled
-from pso_lib.course.submission import stamp
+from pso_lib.course.submission import stamp, variants_mark
 
 __all__ = ["make", "solution_source", "student_source"]
 
@@ -37,6 +37,7 @@ print("pso_lib", pso_lib.__version__)"""
 CHECKS = '''\
 # @title Public checks. Leave this cell as it is: it says whose notebook this is.
 # {stamp}
+# {mark}
 {source}
 
 VARIANTS = {variants}
@@ -55,7 +56,7 @@ def check(function):
         if is_blank(function):
             raise Unanswered
         print(f"✓ {{name}}: {{one(function, VARIANTS[name])}} (public checks only: {public:g} of {points:g} points)")
-    except Unanswered:
+    except (Unanswered, NotImplementedError):
         print(f"· {{name}}: no answer yet: replace the ...")
     except Wrong as error:
         print(f"✗ {{name}}: {{error}}")
@@ -94,9 +95,12 @@ def make(
     note = (
         f"*{assignment.points:g} points. The public checks below cover {public:g} of them: they are there to find "
         "slips, and passing them is not yet a full answer. Answers are found by the name of their function: keep it, "
-        "define it once, at the left margin of a cell. Cells that train or plot are not run for grading.*"
+        "define it once, at the left margin of a cell. Grading takes the functions, classes and imports of the "
+        "notebook, and assignments and settings that call nothing but Python, NumPy, torch, mpmath and their like "
+        "(`EPS = 10**-12`, `A = torch.eye(2)`, `mp.dps = 50`). What loops, trains, plots or calls your own functions "
+        "outside of them is not run for grading.*"
     )
-    source = filled_checks(assignment, mark, variants, public)
+    source = filled_checks(assignment, mark, variants_mark(variants, secret), variants, public)
     cells += [_markdown(note), _code(SETUP, FOLDED), _code(source, FOLDED)]
     if "" in answers:
         cells.append(_code(answers[""], {}))
@@ -122,12 +126,13 @@ def make(
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
 
 
-def filled_checks(assignment: Assignment, mark: str, variants: dict, public: float) -> str:
+def filled_checks(assignment: Assignment, stamped: str, mark: str, variants: dict, public: float) -> str:
     """The folded cell: the checks' source, the variant, and ``check``."""
     used = {name: variants[name] for name in assignment.public}
     _require_plain(used)
     source = assignment.public_source.strip()
-    return CHECKS.format(stamp=mark, source=source, variants=repr(used), public=public, points=assignment.points)
+    public_part = {"public": public, "points": assignment.points}
+    return CHECKS.format(stamp=stamped, mark=mark, source=source, variants=repr(used), **public_part)
 
 
 def _require_plain(variants: dict) -> None:

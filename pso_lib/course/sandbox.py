@@ -31,6 +31,8 @@ SCRATCH = 256 * 2**20  # bytes of files in memory
 
 BOOT = "import sys; sys.path[:0] = {paths!r}; from pso_lib.course.worker import main; main({alone})"
 
+TRIAL = "import sys; sys.path[:0] = {paths!r}; import pso_lib.course.worker; print('works')"
+
 # A root of bound folders, by mount and chroot; without capabilities afterwards, so that it stays read-only.
 ENTER = """\
 set -e
@@ -39,20 +41,20 @@ still() { # read-only; with the flags that the system may have locked
 }
 root=$1; size=$2; count=$3; shift 3
 mount -t tmpfs -o mode=755 tmpfs "$root"
+mkdir -p "$root/dev" "$root/proc" "$root/tmp"
+mount -t tmpfs -o "mode=1777,size=$size" tmpfs "$root/tmp" # before the folders, some of which may lie in /tmp
 while [ "$count" -gt 0 ]; do
     mkdir -p "$root$1"
     mount --rbind "$1" "$root$1"
     still "$root$1"
     shift; count=$((count - 1))
 done
-mkdir -p "$root/dev" "$root/proc" "$root/tmp"
 for device in null zero random urandom; do
     : > "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 mount -t proc proc "$root/proc"
 mount -o remount,bind,ro,nosuid,nodev,noexec "$root/proc" # where root writes /proc/sys, without any rights here
-mount -t tmpfs -o "mode=1777,size=$size" tmpfs "$root/tmp"
 still "$root"
 exec chroot "$root" setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
@@ -102,14 +104,16 @@ def _command(mode: str, code: str, home: str) -> list[str]:
         binds = [part for folder in folders for part in ("--ro-bind", folder, folder)]
         settings = [part for key, value in _environment("/tmp").items() for part in ("--setenv", key, value)]
         limits = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-        places = ["--proc", "/proc", "--dev", "/dev", "--size", str(SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        places = ["--proc", "/proc", "--dev", "/dev", "--size", str(SCRATCH), "--tmpfs", "/tmp"]
         return [
             "bwrap",
             *limits,
             "--clearenv",
             *settings,
+            *places,  # before the folders, some of which may lie in /tmp
             *binds,
-            *places,
+            "--chdir",
+            "/tmp",
             "--remount-ro",
             "/",
             "--remount-ro",
@@ -126,18 +130,19 @@ def _command(mode: str, code: str, home: str) -> list[str]:
 
 @functools.cache
 def why_not(mode: str) -> str:
-    """Why this system cannot have the mode; "" if it can."""
-    if mode == "plain":
-        return "" if sys.platform.startswith("linux") else "it needs Linux; grade there, or in a container"
-    tools = {"bubblewrap": ["bwrap"], "unshare": ["unshare", "setpriv", "chroot", "mount"]}[mode]
+    """Why this system cannot have the mode, with Python, torch and this library inside; "" if it can."""
+    if not sys.platform.startswith("linux"):
+        return "it needs Linux; grade there, or in a container"
+    tools = {"bubblewrap": ["bwrap"], "unshare": ["unshare", "setpriv", "chroot", "mount"], "plain": []}[mode]
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     if missing := [tool for tool in tools if shutil.which(tool, path=path) is None]:
         return f"{', '.join(missing)} is not installed"
     home = tempfile.mkdtemp()
     try:
-        command = _command(mode, "print('works')", home)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": path}, cwd="/")
-        return "" if done.stdout == "works\n" else " ".join(done.stderr.split())[:300] or "it fails"
+        command = _command(mode, TRIAL.format(paths=_folders()[1]), home)
+        environment = _environment(home) if mode == "plain" else {"PATH": path}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START, env=environment, cwd="/")
+        return "" if done.stdout == "works\n" else " ".join(done.stderr.split())[-300:] or "it fails"
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     finally:

@@ -6,9 +6,10 @@ starter gave, and what most of the class has written, counts for nothing. A pair
 """
 
 import ast
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pso_lib.course.assignment import Assignment
@@ -24,12 +25,17 @@ CLASS = 8  # submissions from which on that is known
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files that resemble each other: the share of the shorter one's runs that the other has too, by exercise."""
+    """Two files that resemble each other: the share of the shorter one's runs that the other has too, by exercise.
+
+    Attributes:
+        student: whose stamp both bear, "" if they do not: files of one student, or one's answers in another's name.
+    """
 
     one: str
     other: str
     share: float
     by_exercise: dict[str, float]
+    student: str = ""
 
 
 def similar(
@@ -40,7 +46,7 @@ def similar(
     public: Iterable[Path] = (),
     least: float = 0.8,
 ) -> list[Pair]:
-    """The pairs whose share is at least ``least``, the most alike first.
+    """The pairs whose share is at least ``least``, the most alike first; those that bear one student's stamp last.
 
     Args:
         public: solutions that anybody can read, notebooks or Python files: each answer is compared with each of their
@@ -64,7 +70,11 @@ def similar(
                 known = [(r - given[exercise]) for _, r in functions]
                 best[exercise] = max(known, key=lambda r: _share(runs, r), default=frozenset())
             pairs += _compared(one, prints[one], str(path), best, least)
-    return sorted(pairs, key=lambda pair: (-pair.share, pair.one, pair.other))
+    stamped = {found.file: {urllib.parse.unquote(stamp[1]) for stamp in found.stamps} - {""} for found in read}
+    for number, pair in enumerate(pairs):
+        both = stamped.get(pair.one, set()) & stamped.get(pair.other, set())
+        pairs[number] = replace(pair, student=", ".join(sorted(both)))
+    return sorted(pairs, key=lambda pair: (bool(pair.student), -pair.share, pair.one, pair.other))
 
 
 def _compared(one: str, mine: dict, other: str, theirs: dict, least: float) -> list[Pair]:

@@ -1,7 +1,8 @@
 """What a student handed in: any notebook or Python file, whatever its name; the answers in it, by function name.
 
-Nothing is run here. Of each cell the definitions are taken, that is functions, classes, imports, and names for literal
-values (``EPS = 1e-8``); what trains, plots or downloads is left out, so it may fail as it likes.
+Nothing is run here. Of each cell the definitions are taken, that is functions, classes, imports, and the
+assignments and settings in which nothing is called but ``LIBRARIES`` (``EPS = 10**-12``, ``mp.dps = 400``,
+``A = torch.eye(2)``); what loops, trains, plots or downloads is left out, so it may fail as it likes.
 """
 
 import ast
@@ -10,7 +11,7 @@ import hmac
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,17 @@ __all__ = ["Found", "Submission", "find_files", "read_submission", "stamp"]
 
 LARGEST = 10 * 2**20  # bytes of a file
 MOST_CODE = 2**20  # characters of code in it
+LIBRARIES = set(
+    "torch numpy math cmath fractions decimal mpmath sympy scipy itertools functools operator collections statistics "
+    "random warnings builtins".split()
+)
+HARMLESS = set(
+    "abs all any bool complex dict divmod enumerate float frozenset int len list map max min pow range reversed round "
+    "set slice sorted str sum tuple zip".split()
+)
+GUESSED = "whose it is was guessed from the file's name"
 STAMP = re.compile(r"pso-course (\S+) (\S*) ([0-9a-f]{16})\b")
+VARIANTS = re.compile(r"pso-variants ([0-9a-f]{16})\b")
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Submission:
         problem: why nothing of it can be graded; "" if it can.
         broken: (where, source, why) of cells that are not Python.
         stamps: (assignment, student, signature) that it bears.
+        variants: the signatures of the variants that its questions were written for.
     """
 
     file: str
@@ -51,6 +63,7 @@ class Submission:
     problem: str = ""
     broken: list[tuple[str, str, str]] = field(default_factory=list)
     stamps: list[tuple[str, str, str]] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._trees: dict[int, ast.Module] = {}
@@ -69,15 +82,14 @@ class Submission:
         places: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
         run: list[tuple[int, int]] = []
         others = set()
-        for cell in range(len(self.cells)):
-            for number, node in enumerate(self.tree(cell).body):
-                name = _defines(node)
-                if name in places:
-                    places[name].append((cell, number))
-                elif name is not None:
-                    run.append((cell, number))
-                    if isinstance(node, ast.FunctionDef):
-                        others.add(name)
+        for cell, number, node in self._taken():
+            bound = _bound(node)
+            if len(bound) == 1 and bound[0] in places:
+                places[bound[0]].append((cell, number))
+            elif not places.keys() & bound:
+                run.append((cell, number))
+                if isinstance(node, ast.FunctionDef):
+                    others.add(node.name)
         found = {}
         for name in names:
             written = [place for place in places[name] if not is_blank(self._node(place))]
@@ -100,9 +112,33 @@ class Submission:
 
     def node(self, name: str) -> ast.stmt | None:
         """The syntax tree of the answer, the last that is written; None if there is none."""
-        nodes = [node for cell in range(len(self.cells)) for node in self.tree(cell).body if _defines(node) == name]
+        nodes = [node for _, _, node in self._taken() if _bound(node) == [name]]
         written = [node for node in nodes if not is_blank(node)]
         return written[-1] if written else None
+
+    def left_out(self) -> dict[str, str]:
+        """The names that the file gives only in statements that are not taken, and where."""
+        taken = list(self._taken())
+        known = {name for _, _, node in taken for name in _bound(node)}
+        kept = {(cell, number) for cell, number, _ in taken}
+        places = {}
+        for cell, (where, _) in enumerate(self.cells):
+            for number, node in enumerate(self.tree(cell).body):
+                if (cell, number) not in kept:
+                    places |= {name: f"{where}, line {node.lineno}" for name in _bound(node) if name not in known}
+        return places
+
+    def names(self) -> set[str]:
+        """What the statements that are run for grading give a name."""
+        return {name for _, _, node in self._taken() for name in _bound(node)}
+
+    def _taken(self) -> Iterator[tuple[int, int, ast.stmt]]:
+        """The statements that are run for grading: cell, number in it, statement."""
+        nodes = [
+            (cell, number, node) for cell in range(len(self.cells)) for number, node in enumerate(self.tree(cell).body)
+        ]
+        sources = _sources(node for _, _, node in nodes)
+        return (place for place in nodes if _is_definition(place[2], sources))
 
     def _node(self, place: tuple[int, int]) -> ast.stmt:
         return self.tree(place[0]).body[place[1]]
@@ -120,26 +156,80 @@ class Submission:
         return f"there is no function `{name}` in the file.{nearest(name, sorted(others))}"
 
 
-def _defines(node: ast.stmt) -> str | None:
-    """The name that a statement gives to a definition; "" for an import; None for all else."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return node.name
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return ""
-    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+def _is_definition(node: ast.stmt, sources: dict[str, str]) -> bool:
+    """Whether a statement is run for grading.
+
+    Args:
+        sources: where the file's names come from, as ``_sources`` has it.
+    """
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
+        return True
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if len(targets) == 1 and isinstance(targets[0], ast.Name):
-            if isinstance(node.value, ast.Lambda) or _literal(node.value):
-                return targets[0].id
-    return None
+        return isinstance(node.value, ast.Lambda) or all(_plain(part, sources) for part in [*targets, node.value])
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _plain(node.value, sources)
 
 
-def _literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
+def _plain(node: ast.AST, sources: dict[str, str]) -> bool:
+    """Whether nothing is called in an expression but the libraries, and what Python itself has to make values."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr):
+            return False
+        if isinstance(part, ast.Call):
+            root: ast.expr = part.func
+            while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
+                root = root.func if isinstance(root, ast.Call) else root.value
+            source = "builtins"
+            if isinstance(root, ast.Name) and (root.id in sources or root.id not in HARMLESS):
+                source = sources.get(root.id, sources.get("*", ""))
+            given = [n.id for one in [*part.args, *part.keywords] for n in ast.walk(one) if isinstance(n, ast.Name)]
+            if source not in LIBRARIES or source != "functools" and any(sources.get(name) == "" for name in given):
+                return False  # map(train, seeds) trains; functools.partial(mine, 3) runs nothing
     return True
+
+
+def _sources(nodes: Iterable[ast.stmt]) -> dict[str, str]:
+    """The library that each name of a file comes from, also by way of a plain assignment; "" for its own.
+
+    Under "*", a library all of whose names are imported.
+    """
+    found: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                library = (getattr(node, "module", None) or alias.name).split(".")[0]
+                found[alias.asname or alias.name.split(".")[0]] = "" if getattr(node, "level", 0) else library
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            found[node.name] = ""
+        else:
+            library = ""
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and not isinstance(node.value, ast.Lambda):
+                used = {found.get(n.id, "builtins") for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+                if used <= LIBRARIES and _plain(node.value, found):
+                    library = max(used, default="builtins")
+            found = dict.fromkeys(_bound(node), library) | found
+    return found
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that a statement gives."""
+    if isinstance(node, ast.Assign):
+        parts = [part for target in node.targets for part in ast.walk(target)]
+    elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+        parts = list(ast.walk(node.target))
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        parts = [node]
+    else:
+        parts = list(ast.walk(node))
+    names = []
+    for part in parts:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.append(part.name)
+        elif isinstance(part, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name.split(".")[0] for alias in part.names]
+        elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            names.append(part.id)
+    return list(dict.fromkeys(names))
 
 
 def is_blank(node: ast.stmt) -> bool:
@@ -151,6 +241,8 @@ def is_blank(node: ast.stmt) -> bool:
 
 
 def _says_nothing(part: ast.AST) -> bool:
+    if isinstance(part, ast.Raise):  # nbgrader's place for an answer
+        return part.exc is not None and ast.unparse(part.exc) in ("NotImplementedError", "NotImplementedError()")
     return isinstance(part, ast.Constant) and (part.value is None or part.value is ... or isinstance(part.value, str))
 
 
@@ -219,6 +311,7 @@ def _take_notebook(found: Submission, text: str) -> None:
 
 def _take(found: Submission, where: str, source: str) -> None:
     found.stamps += STAMP.findall(source)
+    found.variants += VARIANTS.findall(source)
     source = source.replace("\x00", "")
     try:
         ast.parse(source)
@@ -266,12 +359,18 @@ def _signature(assignment: str, student: str, secret: bytes) -> str:
     return hmac.new(secret, message, hashlib.sha256).hexdigest()[:16]
 
 
+def variants_mark(variants: dict[str, dict], secret: bytes) -> str:
+    """The line by which a notebook's variants are known again, though it does not show them."""
+    return f"pso-variants {hmac.new(secret, repr(variants).encode(), hashlib.sha256).hexdigest()[:16]}"
+
+
 def whose(
     found: Submission, assignment: Assignment, secret: bytes, roster: Iterable[str] | None
 ) -> tuple[str, str, list[str]]:
     """The student, whose variant the questions are, and remarks.
 
-    By the signed stamp of the notebook; else by the roster's ID in the file's path; else the file's own name.
+    By the signed stamp of the notebook; else by the roster's ID in the file's path; else the file's own name, which is
+    as good as nobody where there is a roster.
     """
     remarks = []
     students = None if roster is None else list(roster)
@@ -297,7 +396,7 @@ def whose(
     if named:
         return named, "" if genuine else named, remarks
     if students is not None or not genuine:
-        remarks.append("whose it is was guessed from the file's name")
+        remarks.append(GUESSED)
     return Path(found.file).stem, "", remarks
 
 

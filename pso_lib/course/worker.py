@@ -35,6 +35,7 @@ FILE_SIZE = 16 * 2**20  # bytes a file may have
 OPEN_FILES = 128
 PATIENCE = 3  # seconds of the clock for one of computing: the machine may be busy
 PROCESSES = 128
+SETTING = 2.0  # seconds of computing for all that a file assigns and sets outside its functions
 
 
 def main(alone: bool) -> None:
@@ -213,21 +214,40 @@ def _function(request: dict) -> tuple[Any, dict | None]:
     """The student's function, from definitions alone; or why there is none. Definitions that fail are passed over."""
     space: dict[str, Any] = {"__name__": "submission", "__builtins__": __builtins__}
     failed: dict | None = None
+    _seed()
+    signal.signal(signal.SIGVTALRM, _enough)
+    left = SETTING
     for where, source, numbers in request["cells"]:
         tree = ast.parse(source)
         for number in numbers:
             node = tree.body[number]
             part = ast.Module([node], [])
+            timed = not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
             try:
+                if timed:
+                    signal.setitimer(signal.ITIMER_VIRTUAL, left)
                 flags = __future__.annotations.compiler_flag  # a type that is not imported does no harm
                 exec(compile(part, where, "exec", flags=flags, dont_inherit=True), space)
             except BaseException as error:
                 traceback.print_exc()
                 if getattr(node, "name", None) == request["function"]:
                     failed = _raised(error)
+            finally:
+                rest = signal.setitimer(signal.ITIMER_VIRTUAL, 0)[0]
+                left = max(rest, 1e-3) if timed else left
     if request["function"] in space:
         return space[request["function"]], None
     return None, failed or {"error": "missing"}
+
+
+def _enough(*_: Any) -> NoReturn:
+    raise TimeoutError(f"assignments and settings outside the functions took more than {SETTING:g} seconds")
+
+
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def _case(function: Any, case: dict) -> dict:
@@ -235,9 +255,7 @@ def _case(function: Any, case: dict) -> dict:
         calls = decoded(case["calls"])
         values = []
         for arguments in calls:
-            random.seed(0)
-            np.random.seed(0)
-            torch.manual_seed(0)
+            _seed()
             value = function(*arguments)
             if value is None or value is Ellipsis:
                 return {"error": "none" if value is None else "blank"}

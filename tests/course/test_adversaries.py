@@ -3,10 +3,11 @@
 import csv
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sample_course import NAIVE, REASONS, SECRET, WHOLE, notebook, right, sample, with_answers
+from sample_course import BRIEF, NAIVE, REASONS, SECRET, WHOLE, brief, notebook, right, sample, with_answers
 
 from pso_lib.course.gradebook import Late, feedback, write_grades
 from pso_lib.course.grading import grade
@@ -17,14 +18,14 @@ MODES = [
 ]
 
 
-def graded(folder: Path, mode: str, files: dict[str, str | bytes], **options) -> dict:
+def graded(folder: Path, mode: str | None, files: dict[str, str | bytes], assignment=None, **options) -> dict:
     """Write the files and grade them; the results by name of the file."""
     (folder / "in").mkdir(exist_ok=True)
     for name, text in files.items():
         path = folder / "in" / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     paths = sorted((folder / "in").iterdir())
-    found = grade(sample(), paths, folder / "in", SECRET, folder / "out", mode=mode, jobs=2, **options)
+    found = grade(assignment or brief(), paths, folder / "in", SECRET, folder / "out", mode=mode, jobs=2, **options)
     return {one.file: one for one in found}
 
 
@@ -39,13 +40,16 @@ def said(one, name: str) -> str:
 
 # One exercise each; whoever shares the file must keep all points.
 CRASHES = {
-    "exits": {"signed_distance": "import os; os._exit(0)", "fold": "raise SystemExit(0)"},
+    "exits": {
+        "signed_distance": "import os; os._exit(0)",
+        "fold": "raise SystemExit(0)",
+        "activation": "import os; os.kill(os.getppid(), 9); return 1.0",
+    },
     "loops and leaks": {
         "pieces": "while True: pass",
         "fold": "return bytearray(10**11)",
         "signed_distance": "import os, time\nos.closerange(0, 99)\ntime.sleep(600)",
     },
-    "kills its parent": {"activation": "import os; os.kill(os.getppid(), 9); return 1.0"},
     "writes everywhere": {
         "fold": "import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\xff')\n    except OSError: n\nreturn x",
         "pieces": "print('x' * 10**7)\nopen('big', 'wb').write(bytes(10**9))\nreturn 1",
@@ -57,7 +61,7 @@ TOLD = {
     ("loops and leaks", "pieces"): "it runs longer than the 2 seconds",
     ("loops and leaks", "signed_distance"): "it runs longer than the 2 seconds",
     ("loops and leaks", "fold"): "more memory than the 2048 MB",
-    ("kills its parent", "activation"): "",
+    ("exits", "activation"): "",
     ("writes everywhere", "fold"): "",
     ("writes everywhere", "pieces"): "File too large",
 }
@@ -69,7 +73,7 @@ def test_what_crashes_costs_its_own_exercise(tmp_path, mode):
     found = graded(tmp_path, mode, files)
     for name, bodies in CRASHES.items():
         one = found[f"{name}.py"]
-        kept = {exercise: value for exercise, value in WHOLE.items() if exercise not in bodies}
+        kept = {exercise: value for exercise, value in BRIEF.items() if exercise not in bodies}
         assert {exercise: points(one)[exercise] for exercise in kept} == kept, name
         for exercise in bodies:
             assert points(one)[exercise] <= 1, (name, exercise)  # by chance: the value at zero, or one piece
@@ -99,7 +103,7 @@ def test_children_of_children_end_with_their_exercise(tmp_path, mode):
     mark = f"sleeper-{os.getpid()}-{mode}"
     body = f"import ctypes\nctypes.CDLL(None).prctl(15, b'{mark[-15:]}', 0, 0, 0)\n{FORKS.replace('300', '20')}"
     one = graded(tmp_path, mode, {"a.py": with_answers(activation=body)})["a.py"]
-    assert points(one) == WHOLE | {"activation": 1}
+    assert points(one) == BRIEF | {"activation": 1}
     left = [name for name in Path("/proc").glob("[0-9]*/comm") if _read(name) == mark[-15:]]
     assert not left
 
@@ -117,8 +121,10 @@ def test_a_bomb_of_forks_is_over_with_its_time(tmp_path, mode):
         pytest.skip("plain: it has no name space of processes, and a bomb is no test to run beside others")
     body = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     begin = time.monotonic()
-    one = graded(tmp_path, mode, {"a.py": with_answers(activation=body)})["a.py"]
-    assert points(one) == WHOLE | {"activation": 0}
+    short = brief()
+    short.exercises["activation"] = replace(short.exercises["activation"], seconds=1)
+    one = graded(tmp_path, mode, {"a.py": with_answers(activation=body)}, short)["a.py"]
+    assert points(one) == BRIEF | {"activation": 0}
     assert time.monotonic() - begin < 200
 
 
@@ -159,7 +165,7 @@ def test_nothing_outside_can_be_read_written_or_reached(tmp_path, mode):
         if mode == "plain":
             body = body.replace('"/usr/mark', '"/nowhere/mark').replace("/mark", "/no/mark")
         one = graded(tmp_path, mode, {"a.py": with_answers(activation=body)})["a.py"]
-    assert points(one) == WHOLE | {"activation": 0}
+    assert points(one) == BRIEF | {"activation": 0}
     log = (tmp_path / "out" / "logs" / "a.py" / "activation.log").read_text()
     if mode == "plain":
         assert "the secret" in log  # what its warning says
@@ -202,13 +208,9 @@ return 0
 
 @pytest.mark.parametrize("mode", MODES)
 def test_looking_round_and_patching_earns_nothing(tmp_path, mode):
-    files = {
-        "frames.py": with_answers(signed_distance=FRAMES, pieces=FORGES),
-        "patches.py": with_answers(signed_distance=PATCHES, head="import pso_lib.checks\n"),
-    }
-    found = graded(tmp_path, mode, files)
-    assert points(found["frames.py"]) == WHOLE | {"signed_distance": 0, "pieces": 0}
-    assert points(found["patches.py"]) == WHOLE | {"signed_distance": 0}
+    bodies = {"signed_distance": FRAMES, "pieces": FORGES, "fold": PATCHES}
+    one = graded(tmp_path, mode, {"a.py": with_answers(**bodies, head="import pso_lib.checks\n")})["a.py"]
+    assert points(one) == BRIEF | dict.fromkeys(bodies, 0)
 
 
 @pytest.mark.parametrize("mode", MODES[:1])
@@ -230,7 +232,7 @@ def test_right_blank_and_wrong_answers_get_their_points_and_the_mistake_its_name
         "others.py": others,
         "harmless.ipynb": notebook("%matplotlib inline\n!pip install x\nundefined_name.train()", right(), "1 / 0"),
     }
-    found = graded(tmp_path, mode, files)
+    found = graded(tmp_path, mode, files, sample())
     assert points(found["right.py"]) == points(found["harmless.ipynb"]) == WHOLE
     assert points(found["blank.py"]) == dict.fromkeys(WHOLE, 0)
     assert "no answer yet" in said(found["blank.py"], "fold")
@@ -271,9 +273,9 @@ def test_what_cannot_be_graded_says_so_and_the_rest_is_graded(tmp_path):
     assert "has 30 MB" in found["large.ipynb"].problem and "clear its outputs" in found["large.ipynb"].problem
     assert "UTF-8" in found["image.ipynb"].problem and "no cells" in found["list.ipynb"].problem
     assert found["deep.ipynb"].problem and found["deep.py"].points == 0
-    assert points(found["twice.py"]) == WHOLE | {"pieces": 0}
+    assert points(found["twice.py"]) == BRIEF | {"pieces": 0}
     assert "two answers" in said(found["twice.py"], "pieces") and "line" in said(found["twice.py"], "pieces")
-    assert points(found["syntax.ipynb"]) == WHOLE | {"pieces": 0}
+    assert points(found["syntax.ipynb"]) == BRIEF | {"pieces": 0}
     assert "is not Python" in said(found["syntax.ipynb"], "pieces")
     rows = write_grades(tmp_path / "g.csv", sample(), found.values(), Late(), {})
     with open(tmp_path / "g.csv", newline="") as file:

@@ -1,19 +1,23 @@
 """The assignment as nbgrader, otter and Canvas read it; with the graders themselves where they are installed."""
 
 import ast
+import base64
 import csv
 import importlib.util
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from sample_course import SECRET, SOLUTIONS, WHOLE, right, sample
 
 from pso_lib.course.assignment import CourseError
-from pso_lib.course.export import export, packed, require, score
+from pso_lib.course.export import export, own_secret, packed, require, score
 from pso_lib.course.notebook import make
 
 
@@ -38,6 +42,30 @@ def test_points_are_those_of_the_grader_and_mistakes_are_named(capsys):
     require(word, "pieces", 2, lambda creases: len(set(creases)) + 1)
     with pytest.raises(AssertionError, match="creases that coincide: off by one"):
         require(word, "pieces", 2, lambda creases: len(set(creases)))
+
+
+def test_what_is_exported_does_not_hold_the_secret_and_judges_its_own_variant(tmp_path):
+    paths = [path for to in ("nbgrader", "otter") for path in export(sample(), to, tmp_path, SECRET)]
+    words = {word for path in paths for word in re.findall(r"UEsDB[\w+/=]+", path.read_text())}
+    assert len(words) == 1
+    (word,) = words
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(word))) as archive:
+        whole = archive.read("assignment.json").decode()
+    assert SECRET.hex() not in whole and SECRET.decode() not in whole
+    space: dict = {}
+    for cell in make(sample(), own_secret(SECRET, "s1"), solutions=SOLUTIONS)["cells"]:
+        if "".join(cell["source"]).startswith(("VARIANT", "def activation")):
+            exec("".join(cell["source"]), space)
+    assert score(word, "activation", space) == WHOLE["activation"]
+
+
+def test_nbgraders_blank_is_no_answer(capsys):
+    def fold(x, normal):
+        # YOUR CODE HERE
+        raise NotImplementedError()
+
+    assert score(packed(sample(), SECRET), "fold", {"fold": fold}) == 0
+    assert "no answer yet" in capsys.readouterr().out
 
 
 def test_arguments_are_copies():
@@ -120,7 +148,7 @@ def answered(book, **bodies):
     """The notebook with the solutions in its cells, some replaced."""
     solved = {
         "".join(cell["source"]).partition("(")[0]: "".join(cell["source"])
-        for cell in make(sample(), SECRET, solutions=SOLUTIONS)["cells"]
+        for cell in make(sample(), own_secret(SECRET, "s1"), solutions=SOLUTIONS)["cells"]
         if cell["cell_type"] == "code"
     }
     shared = next(text for text in solved.values() if text.startswith("VARIANT"))

@@ -29,14 +29,14 @@ def test_the_table_has_every_exercise_and_a_place_for_what_is_graded_by_hand(tmp
     path = tmp_path / "grades.csv"
     write_grades(path, sample(), [graded(fold=2.5)], Late(), {})
     (row,) = table(path)
-    assert list(row) == ["file", "student", *WHOLE, "In your own words", "total", "late", "remarks"]
+    assert list(row) == ["file", "student", *WHOLE, "In your own words", "by_hand", "total", "late", "note", "remarks"]
     assert row["fold"] == "2.5" and row["total"] == "16.5" and row["In your own words"] == ""
 
 
 def test_points_by_hand_are_kept_when_graded_again(tmp_path):
     path = tmp_path / "grades.csv"
     write_grades(path, sample(), [graded(), graded("=b.ipynb", "bob")], Late(), {})
-    text = path.read_text().replace("4,4,4,3,3,,18", '4,4,4,3,3,"1,5",18')
+    text = path.read_text().replace("4,4,4,3,3,,,18", '4,4,4,3,3,"1,5",,18')
     path.write_text("\ufeff" + text)  # a spreadsheet saves it so
     write_grades(path, sample(), [graded(train=0), graded("=b.ipynb", "bob"), graded("c.py", "cy")], Late(), {})
     rows = table(path)
@@ -44,11 +44,31 @@ def test_points_by_hand_are_kept_when_graded_again(tmp_path):
     assert [row["total"] for row in rows] == ["16.5", "19.5", "18"]
 
 
+def test_what_an_appeal_has_changed_is_kept_and_the_total_follows(tmp_path):
+    path = tmp_path / "grades.csv"
+    late = Late("10%/day", "1970-01-01T00:00+00:00")
+    write_grades(path, sample(), [graded(), graded("b.py", "bob")], late, {"b.py": 60.0}, ["cy", "dee"])
+    text = path.read_text().replace("a.ipynb,ada,4,4,4,3,3,,,18,,", "a.ipynb,ada,4,4,4,3,3,,-2.5,18,,=looked at it")
+    text = text.replace("b.py,bob,4,4,4,3,3,,,16.2,0.9,", "b.py,bob,4,4,4,3,3,1,1,16.2,0.9,")
+    path.write_text(text.replace(",cy,0,0,0,0,0,,,0,,", ",cy,0,0,0,0,0,,5,0,,ill"))
+    for _ in range(2):  # a minus and a note's = stay harmless, and are read again
+        write_grades(path, sample(), [graded(), graded("b.py", "bob")], late, {"b.py": 60.0}, ["cy", "dee"])
+    rows = table(path)
+    assert [row["total"] for row in rows] == ["15.5", "18", "5", "0"]
+    assert [row["by_hand"] for row in rows] == ["'-2.5", "1", "5", ""]
+    assert [row["note"] for row in rows] == ["'=looked at it", "", "ill", ""]
+    write_grades(path, sample(), [graded("c.py", "cy")], Late(), {})
+    assert table(path)[0]["total"] == "23" and table(path)[0]["note"] == "ill"
+    path.write_text(path.read_text().replace(",5,23", ",on appeal,23"))
+    with pytest.raises(CourseError, match="'on appeal' under 'by_hand'.*words under 'note'"):
+        write_grades(path, sample(), [graded("c.py", "cy")], Late(), {})
+
+
 @pytest.mark.parametrize("given", ["many", "3", "-1"])
 def test_points_by_hand_that_are_none_stop_before_anything_is_lost(tmp_path, given):
     path = tmp_path / "grades.csv"
     write_grades(path, sample(), [graded()], Late(), {})
-    path.write_text(before := path.read_text().replace("4,4,4,3,3,,18", f"4,4,4,3,3,{given},18"))
+    path.write_text(before := path.read_text().replace("4,4,4,3,3,,,18", f"4,4,4,3,3,{given},,18"))
     with pytest.raises(CourseError, match="a.ipynb has .* write points from 0 to 2"):
         write_grades(path, sample(), [graded()], Late(), {})
     assert path.read_text() == before

@@ -3,9 +3,10 @@
 import ast
 
 import pytest
-from sample_course import SAMPLE, right, sample
+from sample_course import SAMPLE, SECRET, right, sample
 
 from pso_lib.course.similar import similar, tokens
+from pso_lib.course.submission import stamp
 
 RENAMED = """\
 def activation(value: float) -> float:
@@ -67,6 +68,13 @@ def test_public_solutions_are_compared_by_what_they_do(tmp_path):
     public.write_text(RENAMED.replace("def activation", "def from_the_book"))
     found = pairs(tmp_path / "in", {"a.py": RENAMED.replace("knots", "x"), "c.py": OWN}, public=[public])
     assert [(pair.one, pair.other) for pair in found] == [("a.py", str(public))]
+
+
+def test_files_with_one_students_stamp_are_told_as_such_and_last(tmp_path):
+    mark = f"# {stamp('s1', 'ada', SECRET)}\n"
+    found = pairs(tmp_path, {"a.py": mark + RENAMED, "a (2).py": mark + RENAMED, "c.py": RENAMED.replace("knots", "k")})
+    assert [pair.student for pair in found] == ["", "", "ada"]
+    assert {found[2].one, found[2].other} == {"a.py", "a (2).py"}
 
 
 def test_what_the_class_has_in_common_is_the_tasks(tmp_path):

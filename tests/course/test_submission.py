@@ -29,6 +29,23 @@ def ran(cells, name, *arguments):
     "text, value",
     [
         ("def f(x):\n    return x + 1", 4),
+        ("import torch\nONE = torch.ones(2)[0]\nTWO = ONE.double() + 1\ndef f(x):\n    return x + float(TWO) - 1", 4),
+        (
+            "import numpy as np\nprod = np.prod\na, b = 2**0, -(1)\ndef f(x):\n    return x + a * prod([1])",
+            4,
+        ),
+        (
+            "from mpmath import *\nmp.dps = 400\nc = mpf(3)\ndef f(x):\n    return x + int(mp.dps == 400 and c / 3)",
+            4,
+        ),
+        ("from math import floor as down\nstep = down(1.5)\nstep += 0\ndef f(x):\n    return x + step", 4),
+        ("def g(x):\n    return x + 1\nf = g", 4),
+        ("import functools\ndef g(a, x):\n    return a + x\nf = functools.partial(g, 1)", 4),
+        (
+            "TABLE = {k: k**2 for k in range(3)}\nL = sorted(TABLE)\nL.append(7)\ndef f(x):\n    return x + TABLE[1]",
+            4,
+        ),
+        ("import torch\ntorch.set_default_dtype(torch.get_default_dtype())\ndef f(x):\n    return x + 1", 4),
         ("import math\nSTEP = 1\nprint(undefined)\ndef g(x): return x\ndef f(x):\n    return g(x) + STEP", 4),
         ("f = lambda x: x + 1", 4),
         ("!pip install x\n%time\nx = !ls\nhelp?\ndef f(x):\n    return x + 1", 4),
@@ -90,6 +107,23 @@ def test_training_and_downloads_are_left_out(tmp_path):
     text = "import os\nW = train()\nos.system('true')\nfor n in range(3):\n    pass\ndef f(x):\n    return x\nf(3)"
     _, _, cells = found_in(tmp_path, text)
     assert [numbers for _, _, numbers in cells] == [[0, 4]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "W = train(3)", "W = list(map(train, [3]))", "W = [train(k) for k in range(3)]", "W = fit(3)", "W = nn.fit()",
+        "run = train\nW = run(3)", "run = lambda: train(3)\nW = run()", "W = np.vectorize(train)([3])", "W = open('w')",
+        "half = functools.partial(train, 3)\nW = half()", "for W in range(3): pass", "print(W := 3)",
+        "try:\n    W = 3\nexcept ValueError:\n    pass", "if True:\n    def W(x):\n        return x",
+    ],
+)  # fmt: skip
+def test_what_could_train_is_left_out_and_the_place_is_known(tmp_path, line):
+    text = "import functools\nimport numpy as np\nfrom pso_lib import fit, nn\ndef train(x):\n    return x\n" + line
+    found, _, cells = found_in(tmp_path, text)
+    assert found.left_out().get("W", "").startswith("your file, line ")
+    last = len(ast.parse(text).body) - 1
+    assert last not in cells[0][2]
 
 
 @pytest.mark.parametrize("body, blank", [("...", True), ("'''Doc.'''", True), ("return 0", False), ("x = 1", False)])
