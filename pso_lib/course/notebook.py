@@ -47,6 +47,7 @@ def check(function):
     """Say whether an answer passes the public check of its exercise."""
     from pso_lib.checks import Unanswered, Wrong
     from pso_lib.checks._core import is_blank
+    from pso_lib.course.submission import unseen
 
     name = getattr(function, "__name__", "")
     if name not in CHECKS:
@@ -55,6 +56,8 @@ def check(function):
     try:
         if is_blank(function):
             raise Unanswered
+        for used in unseen(function, globals().get("In", ())):
+            print(f"! {{name}} uses {{used}}, which grading does not have: what gives it is not run. Give it inside.")
         print(f"✓ {{name}}: {{one(function, VARIANTS[name])}} (public checks only: {public:g} of {points:g} points)")
     except (Unanswered, NotImplementedError):
         print(f"· {{name}}: no answer yet: replace the ...")

@@ -8,10 +8,11 @@ assignments and settings in which nothing is called but ``LIBRARIES`` (``EPS = 1
 import ast
 import hashlib
 import hmac
+import inspect
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,7 +122,7 @@ class Submission:
         taken = list(self._taken())
         known = {name for _, _, node in taken for name in _bound(node)}
         kept = {(cell, number) for cell, number, _ in taken}
-        places = {}
+        places: dict[str, str] = {}
         for cell, (where, _) in enumerate(self.cells):
             for number, node in enumerate(self.tree(cell).body):
                 if (cell, number) not in kept:
@@ -346,6 +347,18 @@ def _pieces(source: str) -> list[str]:
     edges = [0, *starts, len(lines)]
     pieces = ["\n" * a + "\n".join(lines[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b]
     return [piece for piece in pieces if piece.strip()]
+
+
+def unseen(function: Callable, cells: Iterable[str]) -> list[str]:
+    """The names that a function of a running notebook uses, and that grading will not have; for the public checks.
+
+    Args:
+        cells: the sources that have been run.
+    """
+    found = Submission("", "")
+    for source in cells:
+        _take(found, "", source)
+    return sorted(inspect.getclosurevars(function).globals.keys() & found.left_out().keys())
 
 
 # ---- whose it is ----

@@ -64,6 +64,16 @@ def test_the_checks_say_blank_wrong_and_right(capsys):
     assert "✗ signed_distance: it raises NameError" in run(book, capsys)
 
 
+def test_the_checks_name_what_grading_does_not_have(capsys):
+    book = make(sample(), SECRET, "ada", solutions=SOLUTIONS)
+    ran = ["import torch\nEPS = 10**-12\nfor LIMIT in range(3):\n    pass", "%matplotlib inline"]
+    cells = next(source(cell) for cell in book["cells"] if "def check(" in source(cell))
+    space = {"In": ran}
+    exec(cells + "\n" + ran[0] + "\ndef fold(x, normal):\n    return x[LIMIT:] + EPS\ncheck(fold)", space)
+    said = capsys.readouterr().out
+    assert "! fold uses LIMIT, which grading does not have" in said and "EPS" not in said and "✗ fold" in said
+
+
 def test_the_folded_cell_and_the_badge_of_a_notebook_on_github():
     book = make(sample(), SECRET, "", colab="me/course/blob/main/s1.ipynb")
     assert "research.google.com/github/me/course/blob/main/s1.ipynb" in source(book["cells"][0])
