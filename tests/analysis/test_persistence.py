@@ -402,6 +402,8 @@ def test_the_subspace_satisfies_the_definition_at_its_tolerance(tolerance, seed)
     assert found.dimension > 0 or tolerance < 0.1
     G = torch.eye(N, dtype=torch.float64)
     for J, U in zip(layer_jacobians(network, x[None])[:, 0], found.carried, strict=False):
+        if U.shape[1] == 0:  # nothing is claimed, and older torch has no norm of nothing
+            break
         R = torch.linalg.svd(G)[0][:, : torch.linalg.matrix_rank(G)]
         assert (
             torch.linalg.matrix_norm(R.T @ (J.T @ J - torch.eye(N, dtype=torch.float64)) @ U, 2)
