@@ -1,5 +1,5 @@
 """What every test run shares, also that of one chapter: the smallest scale, unless PSO_SCALE asks for another; the
-lanes `fast`, `slow`, `book` and `browser`."""
+lanes `fast`, `slow`, `course`, `book` and `browser`."""
 
 import os
 import sys
@@ -23,5 +23,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
         elif place[:2] == ("tests", "book") or place[:1] == ("book",):
             item.add_marker("book")
+        elif place[:2] in (("tests", "checks"), ("tests", "course")):
+            item.add_marker("course")
         elif item.get_closest_marker("slow") is None:
             item.add_marker("fast")

@@ -22,6 +22,8 @@ from ensemble import BATCH, networks  # noqa: E402
 from stages import chapters, correctness, recorded, speed  # noqa: E402
 from stages.report import Options, Report  # noqa: E402
 
+pytestmark = pytest.mark.slow  # all stages of a session, rehearsed
+
 
 @pytest.fixture
 def options(tmp_path) -> Options:

@@ -48,6 +48,7 @@ def test_cumulative_jacobians_are_products():
     torch.testing.assert_close(jac.spectrum_by_depth(network, x)[-1], torch.linalg.svdvals(G[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [5, 50, 200])
 def test_folds_stay_isometric_at_any_depth(depth):
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):

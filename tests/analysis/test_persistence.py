@@ -59,6 +59,7 @@ def test_shared_type_a_is_a_projection():
     assert ((x - layer(x)).norm(dim=1) <= torch.cdist(x, cone).amin(1) + 1e-12).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [5, 50, 200])
 @pytest.mark.parametrize("start", [init.block_, init.projection_])
 @pytest.mark.parametrize("k", [1, 5, N - 1])
@@ -67,6 +68,7 @@ def test_type_a_block_and_projection(start, k, depth):
     assert persistent_dimension(network, x[None]).item() == active(network, x, N - k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [init.block_, init.projection_])
 @pytest.mark.parametrize("k", [0, 1, 5, N - 1])
 @pytest.mark.parametrize("blocks, beta", [("orthogonal", -1.0), ("orthogonal", -2.0), ("he", 1.0)])
@@ -89,6 +91,7 @@ def test_the_declared_subspace_is_isometric_layer_by_layer(k):
         assert ((J[layer] @ V).T @ (J[layer] @ V) - torch.eye(V.shape[1], dtype=torch.float64)).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [5, 50, 200])
 @pytest.mark.parametrize(
     "kind, start, options",

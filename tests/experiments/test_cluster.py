@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from pso_lib.experiments import cluster as cluster_module
 from pso_lib.experiments.__main__ import main
 from pso_lib.experiments.record import path_of, without_timings
 from pso_lib.experiments.registry import suite_of
+
+pytestmark = pytest.mark.slow  # processes start, die and are waited for
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")
@@ -130,7 +133,8 @@ def test_the_result_is_that_of_one_process_though_a_worker_dies(make, serial, cl
     result = run(plan, "smoke", folder=tmp_path, scheduler=cluster.file, progress=lines.append)
     assert without_timings(result) == without_timings(serial[plan.name])
     begun = [line.split(" after ")[0] for line in log.read_text().splitlines()]
-    assert sorted(begun) == sorted([*(unit.key for unit in units), victim])
+    assert set(begun) == {unit.key for unit in units} and begun.count(victim) == 2
+    assert len(begun) <= len(units) + 2  # one that was done as its worker died may not have been fetched
     for unit in units:  # every unit was given what it goes on from
         assert f"{unit.key} after {sorted(suite_of(plan).after(plan, unit))}" in log.read_text()
     said = [line for line in lines if "% done" in line]
@@ -178,7 +182,12 @@ def test_ctrl_c_keeps_the_journal_and_leaves_no_process(checkout, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and said == "stopped; the same command goes on where it was\n"
-    assert not [one for one in psutil.process_iter(["status"]) if of_session(one, process.pid)]
+    for _ in range(100):  # a busy machine takes a moment to end them
+        left = [one for one in psutil.process_iter(["status"]) if of_session(one, process.pid)]
+        if not left:
+            break
+        time.sleep(0.2)
+    assert not left
     journal = path_of("depth_tuned", "smoke", tmp_path).with_suffix(".journal.jsonl").read_text()
     assert journal.endswith("\n") and all(json.loads(line) for line in journal.splitlines())
     assert 1 <= record.units_done("depth_tuned", "smoke", tmp_path) < 108

@@ -133,6 +133,7 @@ def test_a_search_without_its_rates_is_damaged(tmp_path):
         run(plan, "smoke", folder=tmp_path, progress=quiet)
 
 
+@pytest.mark.slow
 def test_told_to_end_it_ends_at_once_and_goes_on_later(tmp_path):
     """SIGTERM in the middle of a unit: exit status and words of Ctrl-C, and whole lines in the journal."""
     command = [sys.executable, "-W", "ignore", "-m", "pso_lib.experiments", "run", "depth_tuned", "--scale", "smoke"]
