@@ -14,7 +14,7 @@ import labels
 
 import book
 
-LONGEST_CELL, SHORT_CELL, SHORT_SHARE = 25, 10, 0.5
+LONGEST_CELL, SHORT_CELL, SHORT_SHARE = 25, 10, 0.6
 WORDS = (1_500, 4_500)
 EXERCISES = (3, 5)
 HEADINGS = ("What we saw", "Where it breaks", "Exercises", "References")
